@@ -1,0 +1,69 @@
+"""The command line: verbs and flags only; each verb's work is imported when it is asked for."""
+
+import argparse
+import importlib
+import sys
+
+from scorefield import __version__
+from scorefield.errors import UserError
+
+VERBS = {
+    "run": "train a generator for a task and report on it",
+    "sample": "write pictures from a finished or running run",
+    "evaluate": "measure a run's generator anew",
+    "export": "write the generator as a folder that stock diffusers loads",
+    "report": "rebuild a run's report page",
+    "list": "name the tasks, presets, losses and distances at hand",
+    "config": "print the resolved configuration of a task and stop",
+    "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser with every verb; flags of a verb come from its module only when it is the one asked for."""
+    parser = argparse.ArgumentParser(
+        prog="scorefield",
+        description="Carry the knowledge of a pretrained diffusion model into any differentiable picture maker.",
+        epilog="scorefield VERB --help tells more; settings are given as key=value, for example training.seed=1",
+    )
+    parser.add_argument("--version", action="version", version=f"scorefield {__version__}")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status (2 for a mistake of the user's, one line on stderr)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser()
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
+    asked = next((word for word in words if not word.startswith("-")), None)
+    module = None
+    for verb, summary in VERBS.items():
+        sub = verbs.add_parser(verb, help=summary, description=summary)
+        if verb == asked:
+            module = importlib.import_module(f"scorefield.commands.{verb.replace('-', '_')}")
+            module.add_arguments(sub)
+    try:
+        if asked is not None and asked not in VERBS:
+            from scorefield.errors import suggest
+
+            raise UserError(f'unknown verb "{asked}": {suggest(asked, VERBS)}')
+        parsed, rest = parser.parse_known_args(words)
+        if module is None:
+            parser.print_help()
+            return 0
+        # argparse gives up on positionals that follow flags: key=value words may stand anywhere
+        loose = [word for word in rest if not word.startswith("-")]
+        if flags := [word for word in rest if word.startswith("-")]:
+            raise UserError(f"unknown flag {flags[0]}: see scorefield {parsed.verb} --help")
+        if loose:
+            parsed.overrides = [*getattr(parsed, "overrides", []), *loose]
+        return module.execute(parsed)
+    except UserError as error:
+        print(f"scorefield: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("scorefield: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141

@@ -1,0 +1,128 @@
+"""Dataclass schemas, YAML presets and ``key=value`` overrides; the only file that knows OmegaConf.
+
+Order of precedence: dataclass default < YAML < override. Unknown keys, wrong types and impossible
+combinations are refused before anything heavy starts.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scorefield.errors import UserError, suggest
+
+T = TypeVar("T")
+
+
+def dotted_keys(schema: Any, prefix: str = "") -> list[str]:
+    """All keys of a nested dataclass (type or object) as dotted names, sections included."""
+    keys = []
+    for item in dataclasses.fields(schema):
+        name = prefix + item.name
+        keys.append(name)
+        if dataclasses.is_dataclass(item.type):
+            keys += dotted_keys(item.type, name + ".")
+    return keys
+
+
+def parse_override(text: str, known: Sequence[str]) -> tuple[str, str]:
+    """Split ``key=value``; raises UserError for a missing "=" or an unknown key, with the nearest one."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f'"{text}" is not an override: write key=value, for example training.iterations=100')
+    root = next((k for k in known if key.startswith(k + ".")), None)
+    if key not in known and not (root and _is_free(root, known)):
+        raise UserError(f'unknown configuration key "{key}": {_nearest(key, known)}')
+    return key, value
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    """Suggest full keys first, then keys whose last word is near."""
+    import difflib
+
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not near:
+        tails = {name.rsplit(".", 1)[-1]: name for name in known}
+        tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], tails, n=1, cutoff=0.6)
+        near = [tails[tail[0]]] if tail else []
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return suggest(key.split(".")[0], {name.split(".")[0] for name in known})
+
+
+def _is_free(root: str, known: Sequence[str]) -> bool:
+    """A section without declared keys of its own (``loss.options``) takes any key; its user checks them."""
+    return root.endswith("options") and not any(k.startswith(root + ".") for k in known)
+
+
+def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None) -> T:
+    """Build a checked dataclass from its defaults, ``base``, a YAML file and overrides.
+
+    Raises:
+        UserError: the file is missing or no YAML, a key is unknown, a value has the wrong type, or a
+            dataclass refuses the combination in ``__post_init__``.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = dotted_keys(schema)
+    merged = OmegaConf.structured(schema)
+    try:
+        layers = [("defaults", OmegaConf.create(base or {}))]
+        if preset is not None:
+            layers.append((str(preset), _read_yaml(preset)))
+        for source, layer in layers:
+            _refuse_unknown(OmegaConf.to_container(layer) or {}, known, source)
+            merged = OmegaConf.merge(merged, layer)
+        pairs = [parse_override(text, known) for text in overrides]
+        if pairs:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs]))
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        first = re.split(r"\n", str(error).strip())[0]
+        raise UserError(f'configuration key "{key}": {first}' if key else f"configuration: {first}") from error
+
+
+def _read_yaml(path: Path):
+    from omegaconf import OmegaConf
+
+    if not Path(path).is_file():
+        raise UserError(f"configuration file {path} does not exist")
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"configuration file {path} is not valid YAML: {first}") from error
+    if not OmegaConf.is_dict(loaded):
+        raise UserError(f"configuration file {path} must hold key: value pairs")
+    return loaded
+
+
+def _refuse_unknown(values: dict, known: Sequence[str], source: str, prefix: str = "") -> None:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name not in known:
+            raise UserError(f'unknown configuration key "{name}" in {source}: {_nearest(name, known)}')
+        if isinstance(value, dict) and not _is_free(name, known):
+            _refuse_unknown(value, known, source, name + ".")
+
+
+def to_yaml(config: Any) -> str:
+    """The resolved configuration as YAML text that ``load`` reads back unchanged."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ between two plain nested dicts."""
+    changed = []
+    for key in sorted(set(old) | set(new)):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            changed += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            changed.append(f"{prefix}{key} ({a} → {b})")
+    return changed

@@ -1,0 +1,99 @@
+"""Captions of Toybox scenes, and the way back from free text to attributes."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from scorefield.data.toybox.scene import (
+    BACKGROUND_NAMES,
+    COLOR_NAMES,
+    OBJECT_NAMES,
+    VIEW_NAMES,
+    Scenes,
+    as_indices,
+    sample_scenes,
+)
+from scorefield.random import Draws
+
+_VIEWED = (
+    "{a} {color} {object}, {view} view, on {b} {ground} background",
+    "{a} {color} {object}, {view} view, {ground} background",
+    "{view} view of {a} {color} {object} on {ground}",
+    "{color} {object} seen from the {view}, {ground} background",
+    "{a} {color} {object}, {view} view",
+    "the {view} of {a} {color} {object} on {ground}",
+)
+_PLAIN = (
+    "{a} {color} {object} on {b} {ground} background",
+    "{a} {color} {object}, {ground} background",
+    "picture of {a} {color} {object} on {ground}",
+    "{color} {object}, {ground} background",
+    "{a} {color} {object}",
+    "one {color} {object} on {ground}",
+)
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def caption(scenes: Scenes, indices: Sequence[int] | range, seed: int) -> list[str]:
+    """One caption a scene, at most 56 bytes of lower-case ASCII; the wording depends on (seed, index).
+
+    Object and colour are always named, the view whenever the object has one, the background mostly.
+    """
+    wording = Draws(seed, -8, as_indices(indices)).integers("wording", len(_VIEWED)).tolist()
+    rows = zip(
+        wording,
+        scenes.object.tolist(),
+        scenes.color.tolist(),
+        scenes.view.tolist(),
+        scenes.background.tolist(),
+        strict=True,
+    )
+    texts = []
+    for form, what, color, view, ground in rows:
+        words = {"color": COLOR_NAMES[color], "object": OBJECT_NAMES[what], "ground": BACKGROUND_NAMES[ground]}
+        words |= {"a": _article(words["color"]), "b": _article(words["ground"])}
+        text = _PLAIN[form] if view < 0 else _VIEWED[form]
+        texts.append(text.format(view=VIEW_NAMES[view], **words))
+    return texts
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a prompt asks for, as positions in the name lists; -1 where it does not say."""
+
+    object: int
+    color: int
+    view: int = -1
+    background: int = -1
+
+
+def parse(prompt: str) -> Attributes | None:
+    """Find object, colour, view and background in free text; None if object or colour is not named.
+
+    The first colour word is the object's: background colours have names of their own.
+    """
+    words = re.findall(r"[a-z]+", prompt.lower())
+
+    def first(names: Sequence[str]) -> int:
+        return next((names.index(word) for word in words if word in names), -1)
+
+    what, color = first(OBJECT_NAMES), first(COLOR_NAMES)
+    if what < 0 or color < 0:
+        return None
+    return Attributes(what, color, first(VIEW_NAMES), first(BACKGROUND_NAMES))
+
+
+def prompts(count: int, seed: int, start: int = 0) -> list[str]:
+    """Captions of ``count`` scenes without rendering them."""
+    indices = range(start, start + count)
+    return caption(sample_scenes(indices, seed), indices, seed)
+
+
+def prompt_stream(seed: int, start: int = 0, chunk: int = 1024) -> Iterator[str]:
+    """Captions without end."""
+    while True:
+        yield from prompts(chunk, seed, start)
+        start += chunk

@@ -1,0 +1,1 @@
+"""Measure what was made: a judge for prompt accuracy, and distances between feature distributions."""

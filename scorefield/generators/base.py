@@ -1,0 +1,70 @@
+"""The generator protocol: one object per thing that is being distilled into.
+
+A one-step denoiser, a StyleGAN2, K NeRF scenes seen by cameras or K images as particles all fit it, and the
+trainer never asks which one it holds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.denoiser import Condition
+from scorefield.random import Draws
+
+
+@dataclass
+class Batch:
+    """What was drawn for some samples; no tensor in it carries a gradient.
+
+    Attributes:
+        latents: named tensors [B, …] that ``render`` turns into x0: noise, cameras, particle numbers …
+        teacher_condition: what the teacher is told (a prompt, perhaps with a view word).
+        online_condition: what the online score is told (the same, or a camera vector).
+    """
+
+    latents: dict[str, Tensor]
+    teacher_condition: Condition = field(default_factory=dict)
+    online_condition: Condition = field(default_factory=dict)
+
+
+@dataclass
+class Changes:
+    """Parameters that ``after_step`` replaced (densification, resolution switch): old to new, None for gone.
+
+    ``added`` are new parameters with the index of their optimizer group.
+    """
+
+    replaced: dict[nn.Parameter, nn.Parameter | None] = field(default_factory=dict)
+    added: list[tuple[int, nn.Parameter]] = field(default_factory=list)
+
+
+class Generator(nn.Module):
+    """Base of all generators; parameters and buffers are the state that is saved and averaged."""
+
+    def draw(self, draws: Draws) -> Batch:
+        """Latents and conditions of ``len(draws)`` samples, made on ``draws.device`` without gradient."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Render ``batch`` differentiably: x0 [B, …] in the teacher's space, float32."""
+        raise NotImplementedError
+
+    def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        """Named scalar terms added to the generator's loss; none by default."""
+        return {}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimizer groups: {"params": [...], optional "lr_scale": factor on the configured rate}."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    @torch.no_grad()
+    def after_step(self, iteration: int) -> Changes | None:
+        """Housekeeping after an optimizer step (occupancy grids, densification); reports changed parameters."""
+        return None
+
+    def averaged(self) -> Iterator[tuple[str, Tensor]]:
+        """Named tensors that the exponential moving average follows: the trainable parameters."""
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

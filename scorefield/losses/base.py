@@ -1,0 +1,128 @@
+"""What a generator loss is: a pure function of tensors, configured by dataclass fields."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import UserError, suggest
+from scorefield.losses.weighting import check_weighting
+from scorefield.registry import Registry
+
+LOSSES: Registry[type["Loss"]] = Registry("loss")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Base of the generator losses; a subclass is a frozen dataclass with ``per_sample``.
+
+    All tensors are in the variance-exploding view, x_t = x0 + sigma * eps. The loss is the sum over a
+    sample's elements, one number per sample; the trainer averages over the batch. Its value is no distance
+    and may be
+    negative: only its gradient means something.
+
+    Class attributes:
+        needs: names of further tensors that ``__call__`` takes (for example "eps", "teacher_uncond").
+        needs_online: False for a loss without an online score; ``online_x0`` may then be left out.
+
+    Attributes:
+        weighting: per-sample weight, see ``scorefield.losses.weighting``; "none" leaves the bare gradient.
+        sigma_data: standard deviation of the data (EDM: 0.5 for pixels in [-1, 1]; about 1 for scaled
+            latents).
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    needs_online: ClassVar[bool] = True
+
+    weighting: str = "none"
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_weighting(self.weighting)
+        check_number("sigma_data", self.sigma_data)
+        if self.sigma_data <= 0:
+            raise UserError(f"sigma_data must be positive, not {self.sigma_data}")
+
+    @property
+    def needs_jacobian(self) -> bool:
+        """Whether gradients must flow through teacher_x0 and online_x0 into x_t (their networks' inputs)."""
+        return False
+
+    def __call__(
+        self,
+        *,
+        x0: Tensor,
+        x_t: Tensor,
+        sigma: Tensor,
+        teacher_x0: Tensor,
+        online_x0: Tensor | None = None,
+        **extra: Tensor,
+    ) -> Tensor:
+        """Per-sample loss.
+
+        Args:
+            x0: generated samples [batch, …] with their graph.
+            x_t: x0 + sigma * eps, with the graph through x0.
+            sigma: [batch], positive and finite.
+            teacher_x0, online_x0: D(x_t, sigma) of teacher and online score, parameters frozen; with the
+                graph through x_t if ``needs_jacobian``, otherwise with or without.
+            extra: the tensors named in ``needs``.
+
+        Returns:
+            [batch], float32 (float64 for float64 input).
+
+        Raises:
+            UserError: shapes that do not fit, or a missing tensor.
+        """
+        given = {"x_t": x_t, "teacher_x0": teacher_x0, **extra}
+        if online_x0 is not None:
+            given["online_x0"] = online_x0
+        elif self.needs_online:
+            raise UserError(f"loss {type(self).__name__} needs online_x0")
+        for name in self.needs:
+            if name not in extra:
+                raise UserError(f"loss {type(self).__name__} needs the tensor {name}")
+        if sigma.shape != x0.shape[:1]:
+            raise UserError(f"sigma must have shape [{len(x0)}], one per sample, not {list(sigma.shape)}")
+        for name, value in given.items():
+            if value.shape != x0.shape:
+                raise UserError(f"{name} has shape {list(value.shape)}, x0 has {list(x0.shape)}")
+        wide = {name: at_least_float32(value) for name, value in given.items()}
+        return self.per_sample(x0=at_least_float32(x0), sigma=at_least_float32(sigma), **wide)
+
+    def per_sample(self, *, x0: Tensor, sigma: Tensor, **tensors: Tensor) -> Tensor:
+        """The formula; arguments of ``__call__``, checked and at least float32. Returns [batch]."""
+        raise NotImplementedError
+
+
+def at_least_float32(value: Tensor) -> Tensor:
+    """bfloat16 and float16 as float32: small differences of denoisers cancel in low precision."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def sum_elements(value: Tensor) -> Tensor:
+    """[batch, …] to [batch]."""
+    return value.flatten(1).sum(1)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises UserError unless ``value`` is a finite number (a bool or a text is not)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, not {value!r}")
+
+
+def build(name: str, **options: Any) -> Loss:
+    """A loss by name: ``build("sim", distance="pseudo_huber", c=0.03)``.
+
+    Raises:
+        UserError: unknown loss or option (with the nearest name), or options that exclude each other.
+    """
+    loss = LOSSES.get(name)
+    known = [item.name for item in dataclasses.fields(loss) if item.init]
+    for key in options:
+        if key not in known:
+            raise UserError(f'unknown option "{key}" of loss "{name}": {suggest(key, known)}')
+    return loss(**options)

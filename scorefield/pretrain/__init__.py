@@ -1,0 +1,1 @@
+"""Make a small teacher from captioned pictures: autoencoder, judge, then text encoder and transformer."""

@@ -1,0 +1,118 @@
+"""The supervised training loop that the autoencoder, the judge and the teacher share."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.errors import UserError
+from scorefield.files import write_atomically
+
+
+@dataclass
+class StageConfig:
+    """One stage of training. It ends at ``steps`` or, if given, after ``minutes``, whichever is first; the
+    learning rate follows a cosine over whichever of the two is further along."""
+
+    steps: int = 10_000
+    minutes: float | None = None
+    batch: int = 256
+    learning_rate: float = 1e-3  # peak, AdamW
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    clip: float = 1.0  # gradient norm
+    precision: str = "fp32"  # fp32 or bf16 autocast
+    compile: bool = False  # torch.compile of the step's networks
+    save_minutes: float = 5.0  # how often the resumable state is written
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise UserError(f'precision "{self.precision}" is unknown: use fp32 or bf16')
+
+
+def fit(
+    name: str,
+    modules: nn.ModuleDict,
+    loss: Callable[[torch.Generator], dict[str, Tensor]],
+    config: StageConfig,
+    *,
+    seed: int,
+    out: Path,
+    device: str,
+    say: Callable[[str], None] = print,
+) -> nn.ModuleDict:
+    """Train ``modules`` in place, then load their exponential moving average into them.
+
+    Args:
+        loss: given a generator seeded with (seed, step), returns named scalars; their sum is minimised.
+        out: folder that receives ``state-NAME.pt``, from which an interrupted stage goes on.
+
+    Raises:
+        UserError: a loss is not finite (the step is named).
+    """
+    modules.to(device).train()
+    parameters = [p for p in modules.parameters() if p.requires_grad]
+    fused = device.startswith("cuda")
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=fused
+    )
+    average = [p.detach().clone() for p in parameters]
+    state_path, step, spent = out / f"state-{name}.pt", 0, 0.0
+    if state_path.exists():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        modules.load_state_dict(state["modules"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch._foreach_copy_(average, [a.to(device) for a in state["average"]])
+        step, spent = state["step"], state["seconds"]
+        say(f"{name}: going on from step {step}")
+
+    def save() -> None:
+        state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+        state |= {"step": step, "seconds": spent + time.monotonic() - start}
+        write_atomically(state_path, lambda part: torch.save(state, part))
+
+    generator = torch.Generator(device)
+    start = last_save = last_say = time.monotonic()
+    first_step = step
+    while True:
+        seconds = spent + time.monotonic() - start
+        done = step / config.steps
+        if config.minutes is not None:
+            done = max(done, seconds / (60 * config.minutes))
+        if done >= 1:
+            break
+        rate = config.learning_rate * min(1, (step + 1) / config.warmup_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+        generator.manual_seed(seed * 1_000_003 + step)
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
+            losses = loss(generator)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimizer.step()
+        step += 1
+        torch._foreach_lerp_(average, parameters, 1 - min(config.ema_decay, (1 + step) / (10 + step)))
+        now = time.monotonic()
+        if now - last_say > 10 or step == first_step + 1:
+            values = {key: value.item() for key, value in losses.items()}
+            if not all(math.isfinite(v) for v in values.values()):
+                raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
+            pace = (step - first_step) / max(now - start, 1e-9)
+            left = (1 - done) / max(done, 1e-9) * seconds
+            text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+            say(f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left")
+            last_say = now
+        if now - last_save > 60 * config.save_minutes:
+            save()
+            last_save = now
+    save()
+    with torch.no_grad():
+        torch._foreach_copy_(parameters, average)
+    say(f"{name}: {step} steps, {step * config.batch} images, {seconds:.0f} s")
+    return modules.eval()

@@ -1,0 +1,213 @@
+"""The report's tables and sentences: numbers made readable, nothing but text and shares comes out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from scorefield.report.source import RunData, number
+
+ROWS = ("real", "teacher", "student")
+NAMES = {
+    "steps": "steps",
+    "guidance": "guidance",
+    "prompt_accuracy": "prompt accuracy",
+    "frechet": "Fréchet distance",
+    "kid": "kernel distance",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "diversity": "diversity",
+    "seconds_per_image": "seconds per image",
+}
+SHARES = ("prompt_accuracy", "precision", "recall", "coverage")
+THIN = "\u202f"  # narrow space that no line breaks at, between a number and its sign
+RATIOS = ("prompt_accuracy", "frechet", "kid", "precision", "recall", "diversity", "seconds_per_image")
+
+
+def share(value: float) -> str:
+    """0.9312 as 93.1 %."""
+    return f"{100 * value:.1f}{THIN}%"
+
+
+def figure(value: float) -> str:
+    """Three or four significant digits, thousands set apart."""
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}".replace(",", THIN)
+    return f"{value:,.0f}".replace(",", THIN) if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def seconds(value: float) -> str:
+    """A time in the unit that suits it: 3.1 ms, 12 s, 7 min 5 s, 2 h 4 min."""
+    if value < 1:
+        return f"{1000 * value:.3g} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    whole = round(value)
+    return (
+        f"{whole // 60} min {whole % 60} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    )
+
+
+def size(value: float) -> str:
+    """Bytes as GiB or MiB."""
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.0f} MiB"
+
+
+def ratio(top: Any, bottom: Any) -> float | None:
+    """top / bottom when both are numbers and bottom is positive."""
+    a, b = number(top), number(bottom)
+    return a / b if a is not None and b is not None and b > 0 else None
+
+
+def cell(key: str, value: object) -> str:
+    """One table cell; a dash where there is no number."""
+    found = number(value)
+    if found is None:
+        return "–"
+    if key in SHARES:
+        return share(found)
+    return seconds(found) if key == "seconds_per_image" else figure(found)
+
+
+def final_table(data: RunData) -> dict[str, list[Any]] | None:
+    """{"head": column names, "rows": [[name, cells ...]]} of the three; None without a student."""
+    if not data.part("student"):
+        return None
+    objects = {name: data.part(name) for name in ROWS}
+    known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
+    extra = sorted(
+        {k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None}
+    )
+    keys = known + extra
+    rows = [[name, *(cell(k, o.get(k)) for k in keys)] for name, o in objects.items() if o]
+    last = []
+    for key in keys:
+        value = ratio(objects["student"].get(key), objects["teacher"].get(key)) if key in RATIOS else None
+        last.append("" if value is None else f"{value:.2f}{THIN}×" if value >= 0.1 else f"{value:.3f}{THIN}×")
+    if any(last):
+        rows.append(["student / teacher", *last])
+    return {"head": [NAMES.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+
+
+def headline(data: RunData) -> str:
+    """One sentence with the result, made of the figures that are there."""
+    student, teacher = data.part("student"), data.part("teacher")
+    if not student:
+        return ""
+    steps, many = number(student.get("steps")), number(teacher.get("steps"))
+    parts = []
+    accuracy, reached = number(student.get("prompt_accuracy")), number(teacher.get("prompt_accuracy"))
+    if accuracy is not None:
+        text = f"follows {share(accuracy)} of its prompts"
+        of = ratio(accuracy, reached)
+        if of is not None and reached is not None:
+            text += f", {share(of)} of the teacher's {share(reached)}"
+        parts.append(text)
+    distance = ratio(student.get("frechet"), teacher.get("frechet"))
+    if distance is not None:
+        parts.append(f"lies at {distance:.2f}{THIN}× the teacher's Fréchet distance")
+    faster = ratio(teacher.get("seconds_per_image"), student.get("seconds_per_image"))
+    if faster is not None:
+        parts.append(f"draws a picture {figure_of(faster)}{THIN}× {'as fast' if faster < 1 else 'faster'}")
+    if not parts:
+        return ""
+    who = "The student" if steps is None else f"In {count(steps)} the student"
+    against = f" (teacher: {count(many)})" if many is not None else ""
+    listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+    return f"{who} {listed}{against}."
+
+
+def figure_of(value: float) -> str:
+    """A factor: 41, 3.2, 0.85."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def count(steps: float) -> str:
+    """1 as "one step", 32 as "32 steps"."""
+    return "one step" if steps == 1 else f"{figure(steps)} steps"
+
+
+def speed(data: RunData) -> dict[str, Any] | None:
+    """Seconds per picture of teacher and student with bar lengths in percent, and the factor between them."""
+    teacher, student = data.part("teacher"), data.part("student")
+    slow, fast = number(teacher.get("seconds_per_image")), number(student.get("seconds_per_image"))
+    if not slow or not fast or min(slow, fast) < 0:
+        return None
+    bars = []
+    for name, part, value in (("teacher", teacher, slow), ("student", student, fast)):
+        steps = number(part.get("steps"))
+        label = name if steps is None else f"{name}, {count(steps)}"
+        bars.append({"name": label, "text": seconds(value), "width": max(0.4, 100 * value / max(slow, fast))})
+    return {"factor": figure_of(slow / fast), "bars": bars}
+
+
+@dataclass
+class Bar:
+    """Accuracy on one value of an attribute; shares in percent or None."""
+
+    name: str
+    student: float | None
+    teacher: float | None
+    real: float | None
+    text: str
+
+
+def attribute_bars(data: RunData) -> list[tuple[str, list[Bar]]]:
+    """(attribute, bars) with the student's lowest accuracy first; "all" leads."""
+    groups = []
+    for group, values in data.attributes.items():
+        if not isinstance(values, dict):
+            continue
+        bars = [_bar(str(name), v) for name, v in values.items() if isinstance(v, dict)]
+        bars = [bar for bar in bars if bar.student is not None or bar.teacher is not None]
+        bars.sort(key=lambda bar: (bar.student is None, bar.student or 0.0, bar.name))
+        if bars:
+            groups.append((str(group), bars))
+    return sorted(groups, key=lambda pair: pair[0] != "all")
+
+
+def _bar(name: str, values: dict[str, Any]) -> Bar:
+    shares: dict[str, float | None] = {}
+    said = []
+    for key in ("student", "teacher", "real"):
+        value = number(values.get(key))
+        shares[key] = None if value is None else min(100.0, max(0.0, 100 * value))
+        if value is not None:
+            said.append(f"{key} {share(value)}")
+    seen = number(values.get("count"))
+    text = ", ".join(said) + (f" of {figure(seen)} prompts" if seen is not None else "")
+    return Bar(name, shares["student"], shares["teacher"], shares["real"], text)
+
+
+def facts(data: RunData) -> list[tuple[str, str]]:
+    """The short facts under the headline: task, loss, device, pictures seen, time, memory."""
+    s, found = data.summary, []
+    for key, name in (("task", "task"), ("loss", "loss"), ("device", "device"), ("seed", "seed")):
+        value = s.get(key, data.environment.get(key))
+        if value is not None and not isinstance(value, (dict, list)):
+            found.append((name, str(value)))
+    last = data.metrics[-1] if data.metrics else {}
+    peak = max((m for r in data.metrics if (m := number(r.get("memory_bytes"))) is not None), default=None)
+    numeric = (
+        ("iterations", number(s.get("iterations", last.get("iteration"))), figure),
+        ("images generated", number(s.get("images_generated", last.get("images"))), figure),
+        ("time", number(s.get("wall_seconds", last.get("seconds"))), seconds),
+        ("peak memory", number(s.get("peak_memory_bytes", peak)), size),
+        ("NaN samples", number(s.get("nan_samples", last.get("nan_samples"))), figure),
+    )
+    found += [(name, form(value)) for name, value, form in numeric if value is not None]
+    if isinstance(s.get("feature_network"), str):
+        found.append(("features by", s["feature_network"]))
+    return found
+
+
+def environment_rows(data: RunData) -> list[tuple[str, str]]:
+    """Environment record as flat rows, versions last; the command is shown on its own."""
+    rows = []
+    for key, value in data.environment.items():
+        if key not in ("versions", "command"):
+            rows.append((key.replace("_", " "), "–" if value is None else str(value)))
+    versions = data.environment.get("versions")
+    if isinstance(versions, dict):
+        rows += [(str(name), str(version)) for name, version in versions.items()]
+    return rows

@@ -1,0 +1,70 @@
+"""What a task is: it supplies teacher, online score, generator and conditions, looks at the result, measures it.
+
+A task lives in a folder of its own whose package exports exactly one ``Task`` subclass.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from scorefield.denoiser import Denoiser
+from scorefield.generators.base import Generator
+from scorefield.runfolder import RunFolder
+from scorefield.training.settings import RunConfig
+
+
+@dataclass
+class Players:
+    """The three roles of a run."""
+
+    teacher: Denoiser
+    online: Denoiser
+    generator: Generator
+
+
+class Task:
+    """Base of all tasks.
+
+    Args:
+        config: resolved, an instance of ``Config``. folder: the run's. device: "cpu", "cuda" or "mps".
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    Config: ClassVar[type[RunConfig]] = RunConfig
+
+    def __init__(self, config: Any, folder: RunFolder, device: str):
+        self.config, self.folder, self.device = config, folder, device
+
+    def check(self) -> None:
+        """Raise UserError for a mistake in the configuration or the inputs, before anything heavy starts."""
+
+    def build(self) -> Players:
+        """Load the teacher, make the generator and the online score."""
+        raise NotImplementedError
+
+    def plan(self) -> list[str]:
+        """Lines that ``--dry-run`` prints beside the core's."""
+        return []
+
+    def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
+        """Draw pictures of the averaged generator into ``folder.samples``; returns running figures."""
+        return {}
+
+    def finish(self, generator: Generator) -> dict[str, Any]:
+        """Measure the averaged generator; returns what joins summary.json ("real", "teacher", "student" …)."""
+        return {}
+
+    def sample(self, checkpoint: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
+        """Write one picture per prompt from the averaged generator's weights."""
+        raise NotImplementedError
+
+    def evaluate(self, checkpoint: dict[str, Tensor], samples: int) -> dict[str, Any]:
+        """Measure saved weights anew; returns the summary's objects."""
+        raise NotImplementedError
+
+    def export(self, checkpoint: dict[str, Tensor], out: Path) -> Path:
+        """Write the generator in the form that other tools load."""
+        raise NotImplementedError

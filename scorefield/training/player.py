@@ -1,0 +1,112 @@
+"""A trained network with its optimizer, gradient clipping and moving average, all without a host sync."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from scorefield.generators.base import Changes
+from scorefield.training.settings import PlayerConfig
+
+
+class Player:
+    """AdamW over parameter groups, with gradient norm, clipping and the skipping of non-finite steps on device.
+
+    Attributes:
+        norm: gradient norm of the last step, a device scalar. skipped: steps not taken, a device scalar.
+    """
+
+    def __init__(self, groups: list[dict], config: PlayerConfig, iterations: int):
+        self.config, self.iterations = config, iterations
+        groups = [{"lr_scale": 1.0, **group} for group in groups]
+        self.optimizer = torch.optim.AdamW(
+            groups,
+            lr=config.learning_rate,
+            betas=tuple(config.betas),
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        device = self.parameters[0].device
+        self.norm, self.skipped = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def rate(self, iteration: int) -> float:
+        """Learning rate of an iteration (from 0) before group scales."""
+        rate = self.config.learning_rate
+        if self.config.warmup_iterations:
+            rate *= min(1.0, (iteration + 1) / self.config.warmup_iterations)
+        if self.config.decay == "cosine":
+            rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / self.iterations)))
+        return rate
+
+    @torch.no_grad()
+    def step(self, iteration: int) -> None:
+        """Clip and step; a non-finite gradient skips the step and counts it, without asking the host."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.norm = nn.utils.get_total_norm(gradients)
+        if self.config.clip_norm:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, self.norm)
+        broken = (~torch.isfinite(self.norm)).float()
+        self.skipped = self.skipped + broken
+        # The optimizer's own switch for gradient scalers: a fused step leaves weights and moments alone when set.
+        self.optimizer.found_inf, self.optimizer.grad_scale = broken, None
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(iteration) * group["lr_scale"]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def apply(self, changes: Changes) -> None:
+        """Follow replaced, removed and added parameters: the one place that edits optimizer state."""
+        for group in self.optimizer.param_groups:
+            kept = []
+            for old in group["params"]:
+                new = changes.replaced.get(old, old)
+                if new is not old:
+                    state = self.optimizer.state.pop(old, None)
+                    if new is not None and state is not None and new.shape == old.shape:
+                        self.optimizer.state[new] = state
+                if new is not None:
+                    kept.append(new)
+            group["params"] = kept
+        for index, parameter in changes.added:
+            self.optimizer.param_groups[index]["params"].append(parameter)
+
+
+class MovingAverage:
+    """Exponential moving average with a half-life in images that ramps up with the images seen (EDM, SiD)."""
+
+    def __init__(self, named: Iterable[tuple[str, Tensor]], half_life: float, rampup: float):
+        self.half_life, self.rampup = half_life, rampup
+        self.reset(named)
+
+    def reset(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Start over from the present values (also after parameters were added or removed)."""
+        named = list(named)
+        self.names, self.live = [n for n, _ in named], [p for _, p in named]
+        self.shadow = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def update(self, batch: int, images: int) -> None:
+        """Follow the live parameters after ``batch`` more images, ``images`` in all."""
+        half_life = min(self.half_life, self.rampup * images) if self.rampup else self.half_life
+        beta = 0.5 ** (batch / max(half_life, 1e-8))
+        torch._foreach_lerp_(self.shadow, self.live, 1 - beta)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange averaged and live values; call it twice to undo."""
+        kept = [p.detach().clone() for p in self.live]
+        torch._foreach_copy_(self.live, self.shadow)
+        torch._foreach_copy_(self.shadow, kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.shadow, strict=True))
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        torch._foreach_copy_(self.shadow, [state[name].to(self.shadow[0].device) for name in self.names])

@@ -1,0 +1,47 @@
+"""The live line of a run: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+
+class Progress:
+    """Context manager; ``show(iteration, figures)`` updates the bar or, off a terminal, prints now and then."""
+
+    def __init__(self, total: int, done: int, batch: int, active: bool = True):
+        self.total, self.first, self.batch, self.active = total, done, batch, active
+        self.start = self.last = time.monotonic()
+        self.bar = None
+
+    def __enter__(self) -> "Progress":
+        if self.active and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}")]
+            self.bar = Bar(*columns, console=Console(stderr=True))
+            self.bar.start()
+            self.row = self.bar.add_task("training", total=self.total, completed=self.first, figures="")
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def show(self, iteration: int, figures: dict[str, float]) -> None:
+        """Show where the run stands."""
+        if not self.active:
+            return
+        text = (
+            f"{figures['images_per_sec']:.0f} img/s  gap {figures['x0_gap/rms']:.4f}  "
+            f"online {figures['loss/online']:.4f}  generator {figures['loss/generator']:.4g}"
+        )
+        if self.bar:
+            self.bar.update(self.row, completed=iteration, figures=text)
+            return
+        now = time.monotonic()
+        if now - self.last > 15 or iteration == self.total:
+            self.last = now
+            pace = (iteration - self.first) / (now - self.start)
+            left = (self.total - iteration) / max(pace, 1e-9)
+            print(f"  {iteration}/{self.total}  {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)

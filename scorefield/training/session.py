@@ -1,0 +1,197 @@
+"""A run from first to last iteration: resume, log, look, save, and stop safely on a signal."""
+
+import signal
+import time
+from contextlib import contextmanager
+from typing import Any
+
+from scorefield.errors import UserError
+from scorefield.generators.base import Generator
+from scorefield.runfolder import RunFolder, peak_memory
+from scorefield.task import Players, Task
+from scorefield.training import checkpoint
+from scorefield.training.progress import Progress
+from scorefield.training.trainer import Trainer, trainable
+
+
+class Interrupted(Exception):
+    """SIGTERM or Ctrl-C arrived; the run was saved."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+class Session:
+    """Drives a ``Trainer`` for a task within a run folder."""
+
+    def __init__(self, task: Task, players: Players, folder: RunFolder, say=print):
+        self.task, self.config, self.folder, self.say = task, task.config, folder, say
+        self.generator: Generator = players.generator
+        self.online = players.online
+        training = self.config.training
+        self.trainer = Trainer(training, players.teacher, players.online, players.generator, self.config.build_loss())
+        self.iteration, self.seconds = 0, 0.0
+        self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
+        self._signal = 0
+        self._main = self.trainer.accelerator.is_main_process
+
+    # ------------------------------------------------------------------ state
+
+    def weights(self) -> dict[str, dict]:
+        """Named weights of a checkpoint: the live generator, its average, the trained part of the online score."""
+        online = {n: p for n, p in self.online.named_parameters() if p.requires_grad}
+        buffers = {f"buffer.{n}": b for n, b in self.online.named_buffers()}
+        return {
+            "generator": self.generator.state_dict(),
+            "ema": self.trainer.average.state_dict(),
+            "online": online | buffers,
+        }
+
+    def save(self) -> None:
+        """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
+        if not self._main:
+            return
+        state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
+        folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        write_pointer(self.folder, "latest", folder.name)
+        if self.best["name"]:
+            write_pointer(self.folder, "best", self.best["name"])
+        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"]})
+
+    def resume(self) -> bool:
+        """Go on from the newest whole checkpoint; False when there is none."""
+        folder = checkpoint.newest_whole(self.folder.checkpoints, self.say)
+        if folder is None:
+            return False
+        saved = checkpoint.load(folder)
+        self.generator.load_state_dict(saved.weights["generator"])
+        self.trainer.average.load_state_dict(saved.weights["ema"])
+        own = dict(self.online.named_parameters()) | {f"buffer.{n}": b for n, b in self.online.named_buffers()}
+        for name, value in saved.weights["online"].items():
+            own[name].data.copy_(value)
+        self.trainer.load_state(saved.state)
+        self.iteration, self.seconds, self.best = saved.iteration, saved.state["seconds"], saved.state["best"]
+        self.folder.forget_metrics_after(self.iteration)
+        self.say(f"resuming from {folder.name}")
+        return True
+
+    # ------------------------------------------------------------------ the run
+
+    def run(self) -> None:
+        """Train to the configured iteration count; raises Interrupted after saving on SIGTERM or Ctrl-C."""
+        training, checkpoints = self.config.training, self.config.checkpoints
+        if self.iteration == 0:
+            self.look()
+        since = self.iteration
+        with self._signals(), Progress(training.iterations, self.iteration, training.batch, self._main) as progress:
+            start = tick = time.monotonic()
+            before = self.seconds
+            while self.iteration < training.iterations:
+                self.trainer.iteration(self.iteration)
+                self.iteration += 1
+                last = self.iteration == training.iterations
+                self.seconds = before + time.monotonic() - start
+                if self.iteration % training.log_every == 0 or last or self._signal:
+                    figures = self.log(self.iteration - since, time.monotonic() - tick)
+                    progress.show(self.iteration, figures)
+                    since, tick = self.iteration, time.monotonic()
+                if self._signal:
+                    self.save()
+                    raise Interrupted(self._signal)
+                if self.iteration % checkpoints.every == 0 or last:
+                    self.look()
+                    self.save()
+                    tick = time.monotonic()
+
+    def log(self, iterations: int, seconds: float) -> dict[str, float]:
+        """Read the device's figures, check them, write one line of metrics.jsonl."""
+        trainer, training = self.trainer, self.config.training
+        figures = trainer.figures(iterations)
+        bad = figures["nan_samples"] - getattr(self, "_nan_before", 0)
+        skipped = figures["skipped_steps"] - getattr(self, "_skipped_before", 0)
+        self._nan_before, self._skipped_before = figures["nan_samples"], figures["skipped_steps"]
+        local = training.batch * iterations // trainer.accelerator.num_processes
+        if bad > local / 2 or skipped > iterations:
+            low, high = trainer.generator_noise.sigma_range
+            raise UserError(
+                f"iteration {self.iteration}: {bad} of {local} samples and {skipped} steps were not finite, so training"
+                f" stopped (player: {'generator' if bad else 'online score or generator gradient'}, sigma {low:.3g} to"
+                f" {high:.3g}); lower the learning rates or use training.precision=fp32, then --resume"
+            )
+        phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
+        record = {
+            "iteration": self.iteration,
+            "images": trainer.images,
+            "seconds": round(self.seconds, 3),
+            **figures,
+            "images_per_sec": training.batch * iterations / max(seconds, 1e-9),
+            "memory_bytes": peak_memory(str(trainer.device)),
+            **phases,
+        }
+        if self._main:
+            self.folder.append_metrics(record)
+        # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
+        if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
+            gap = figures["x0_gap/rms"]
+            if gap < self.best["gap"]:
+                self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
+        return record
+
+    def look(self) -> None:
+        """Let the task draw and measure the averaged generator."""
+        if not self._main:
+            return
+        with self.averaged():
+            figures = self.task.preview(self.generator, self.iteration)
+        if figures:
+            record = {"iteration": self.iteration, "images": self.trainer.images, "seconds": round(self.seconds, 3)}
+            self.folder.append_metrics(record | figures)
+
+    @contextmanager
+    def averaged(self):
+        """The generator with its averaged weights, in evaluation mode."""
+        self.trainer.average.swap()
+        self.generator.eval()
+        try:
+            yield self.generator
+        finally:
+            self.generator.train()
+            self.trainer.average.swap()
+
+    @contextmanager
+    def _signals(self):
+        """Note SIGTERM and SIGINT; the loop saves and stops after the iteration at hand."""
+
+        def note(number, frame):
+            self._signal = number
+
+        old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    def totals(self) -> dict[str, Any]:
+        """The part of summary.json that the trainer knows."""
+        return {
+            "task": self.task.name,
+            "seed": self.config.training.seed,
+            "device": str(self.trainer.device),
+            "loss": self.config.loss.get("name", "sim"),
+            "wall_seconds": round(self.seconds, 2),
+            "peak_memory_bytes": peak_memory(str(self.trainer.device)),
+            "iterations": self.iteration,
+            "iterations_total": self.config.training.iterations,
+            "images_generated": self.trainer.images,
+            "nan_samples": int(self.trainer.nan_samples),
+            "trained_parameters": sum(p.numel() for p in trainable(self.generator)),
+        }
+
+
+def write_pointer(folder: RunFolder, name: str, target: str) -> None:
+    """checkpoints/NAME.txt says which checkpoint folder is the latest or the best."""
+    from scorefield.files import write_text
+
+    write_text(folder.checkpoints / f"{name}.txt", target + "\n")

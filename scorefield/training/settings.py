@@ -1,0 +1,98 @@
+"""Configuration of a run, as the core sees it; a task extends ``RunConfig`` with sections of its own."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from scorefield.errors import UserError, suggest
+
+FREE = {"free": True}  # a section whose keys are checked by the part that it names
+
+
+@dataclass
+class PlayerConfig:
+    """Optimizer of one trained network (AdamW)."""
+
+    learning_rate: float = 1e-5
+    betas: tuple[float, float] = (0.0, 0.999)  # SiD and SIM: no momentum
+    weight_decay: float = 0.0
+    eps: float = 1e-8
+    warmup_iterations: int = 0  # linear, from 0
+    decay: str = "none"  # "none" or "cosine", down to 1 % at the last iteration
+    clip_norm: float = 0.0  # gradient norm; 0 = measured but not clipped
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("none", "cosine"):
+            raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
+        if self.learning_rate <= 0:
+            raise UserError(f"learning_rate must be positive, not {self.learning_rate}")
+
+
+@dataclass
+class TrainingConfig:
+    """The alternating trainer."""
+
+    iterations: int = 1000  # generator updates
+    seed: int = 0
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: str = "fp32"  # fp32, or bf16 autocast over fp32 weights
+    batch: int = 64  # samples per iteration, over all processes and accumulation steps
+    accumulation: int = 1  # micro-batches per update
+    online_updates: int = 1  # online-score updates per generator update
+    fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
+    guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
+    online_guidance_scale: float = 1.0  # online score in the generator's update
+    split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
+    generator: PlayerConfig = field(default_factory=PlayerConfig)
+    online: PlayerConfig = field(default_factory=PlayerConfig)
+    generator_noise: dict[str, Any] = field(
+        default_factory=lambda: {"name": "karras", "u_min": 0.0, "u_max": 0.8}, metadata=FREE
+    )
+    online_noise: dict[str, Any] = field(
+        default_factory=lambda: {"name": "log_normal", "mean": -1.2, "std": 1.2}, metadata=FREE
+    )
+    online_weighting: str = "edm"
+    sigma_data: float = 1.0  # standard deviation of the data: 1 for normalised latents, 0.5 for pixels
+    ema_half_life_images: float = 500_000
+    ema_rampup: float = 0.05  # half-life is at most this share of the images seen
+    compile: bool = False
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise UserError(f'training.precision "{self.precision}" is unknown: use fp32 or bf16')
+        for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        if self.batch % self.accumulation:
+            raise UserError(
+                f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"
+            )
+
+
+@dataclass
+class CheckpointConfig:
+    """When the run is saved; SIGTERM and Ctrl-C save as well."""
+
+    every: int = 200  # iterations
+    keep: int = 2  # newest ones kept, beside "best" and the last
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise UserError("checkpoints.every and checkpoints.keep must be at least 1")
+
+
+@dataclass
+class RunConfig:
+    """What every task's configuration holds."""
+
+    task: str = ""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    loss: dict[str, Any] = field(default_factory=lambda: {"name": "sim"}, metadata=FREE)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def build_loss(self):
+        """The loss object; raises UserError for an unknown name or option."""
+        from scorefield import losses
+
+        options = dict(self.loss)
+        return losses.build(options.pop("name", "sim"), **options)

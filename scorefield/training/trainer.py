@@ -1,0 +1,298 @@
+"""The alternation: one iteration is K online-score updates, then one generator update.
+
+Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what the teacher predicts natively
+or which loss was chosen.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import AutocastKwargs
+from torch import Tensor, nn
+
+from scorefield import noise_laws
+from scorefield.denoiser import Denoiser, Guided
+from scorefield.errors import UserError
+from scorefield.generators.base import Batch, Generator
+from scorefield.losses.base import Loss
+from scorefield.random import Draws
+from scorefield.training.clock import PhaseClock
+from scorefield.training.player import MovingAverage, Player
+from scorefield.training.settings import TrainingConfig
+
+
+@dataclass
+class Sample:
+    """Draws, what they became, and the picture ``x0`` (with its graph in a shared iteration)."""
+
+    draws: Draws
+    batch: Batch
+    x0: Tensor
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No gradients for the parameters of ``module`` within; the flags come back on exit."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+class Trainer:
+    """Trains ``generator`` so that its noised samples score alike under ``teacher`` and ``online``.
+
+    Args:
+        teacher: frozen; online: trained on the generator's samples; generator: trained on the loss.
+        loss: from ``scorefield.losses.build``.
+
+    Raises:
+        UserError: the device is not there, or the loss needs a tensor that the trainer cannot give.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, teacher: Denoiser, online: Denoiser, generator: Generator, loss: Loss
+    ):
+        self.config, self.loss = config, loss
+        self.accelerator = make_accelerator(config)
+        device = self.device = self.accelerator.device
+        world = self.accelerator.num_processes
+        if config.batch % (world * config.accumulation):
+            raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
+        known = {"teacher_uncond", "eps"}
+        if missing := set(loss.needs) - known:
+            raise UserError(f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide")
+
+        self.plain_teacher = teacher.to(device).eval()
+        # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
+        if not any(p is q for p in teacher.parameters() for q in trainable(online)):
+            teacher.requires_grad_(False)
+        self.teacher = Guided(teacher, config.guidance_scale, config.split_guidance)
+        self.online, self.generator = online.to(device), generator.to(device).train()
+        self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
+        self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
+        self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
+        self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
+        self.online_call, self.generator_call = self._wrap(online), self._wrap(generator)
+        if config.compile:
+            self.teacher.compile()
+            self.online_guided.compile()
+
+        self.online_noise = noise_laws.build(config.online_noise, teacher)
+        self.generator_noise = noise_laws.build(config.generator_noise, teacher)
+        self.weighting = noise_laws.online_weighting(config.online_weighting, config.sigma_data)
+        self.clock = PhaseClock(device)
+        self.images = 0
+        self.nan_samples = torch.zeros((), device=device)
+        self.seen: dict[str, Tensor] = {}
+
+    def _wrap(self, module: nn.Module):
+        """The module under DDP where there are several processes, else itself."""
+        return self.accelerator.prepare_model(module) if self.accelerator.num_processes > 1 else module
+
+    # ------------------------------------------------------------------ one iteration, top to bottom
+
+    def iteration(self, k: int) -> None:
+        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator."""
+        config, parts = self.config, self._parts(k)
+        # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
+        shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
+
+        for update in range(config.online_updates):
+            for place, draws in enumerate(parts):
+                if shared:
+                    sample = shared[0]
+                else:
+                    salt = f"fresh-{update}" if config.fresh_samples else ""
+                    with torch.no_grad():
+                        sample = self._render(Draws(draws.seed, k, draws.indices, salt))
+                with self._synced(self.online_call, place == len(parts) - 1), self.clock("online"):
+                    self.accelerator.backward(self._online_loss(sample, update))
+            with self.clock("optimizer"):
+                self.online_player.step(k)
+
+        for place, draws in enumerate(parts):
+            sample = shared[0] if shared else self._render(draws)
+            with self._synced(self.generator_call, place == len(parts) - 1):
+                loss = self._generator_loss(sample, k)
+                with self.clock("backward"):
+                    self.accelerator.backward(loss)
+        with self.clock("optimizer"):
+            self.generator_player.step(k)
+            self.images += config.batch
+            self.average.update(config.batch, self.images)
+        if changes := self.generator.after_step(k):
+            self.generator_player.apply(changes)
+            self.average.reset(self.generator.averaged())
+
+    def _render(self, draws: Draws) -> Sample:
+        with self.clock("generator"), self.accelerator.autocast():
+            batch = self.generator.draw(draws)
+            return Sample(draws, batch, self.generator_call(batch).float())
+
+    def _online_loss(self, sample: Sample, update: int) -> Tensor:
+        """Weighted denoising error of the online score on the generator's samples."""
+        x0, draws = sample.x0.detach(), sample.draws
+        whole = finite_rows(x0)
+        x0 = clean_rows(x0, whole)
+        sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
+        x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
+        with self.accelerator.autocast():
+            online_x0 = self.online_call(x_t, sigma, sample.batch.online_condition).float()
+        good = finite_rows(online_x0) & whole
+        error = (clean_rows(online_x0, good) - x0).square().flatten(1).mean(1) * good
+        loss = self._mean(self.weighting(sigma) * error)
+        self._note("loss/online", loss)
+        return loss
+
+    def _generator_loss(self, sample: Sample, k: int) -> Tensor:
+        """The chosen loss at a fresh noise level, with the networks' parameters frozen."""
+        draws, batch, x0 = sample.draws, sample.batch, sample.x0
+        if x0.requires_grad:
+            x0.register_hook(lambda g: clean_rows(g, finite_rows(g)))
+        whole = finite_rows(x0)
+        x0 = clean_rows(x0, whole)
+        sigma = self.generator_noise(draws.uniform("sigma"))
+        eps = draws.normal("eps", *x0.shape[1:])
+        x_t = x0 + spread(sigma, x0) * eps
+        jacobian = self.loss.needs_jacobian
+        with frozen(self.online), torch.set_grad_enabled(jacobian), self.accelerator.autocast():
+            seen = x_t if jacobian else x_t.detach()
+            with self.clock("teacher"):
+                teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
+            with self.clock("online_forward"):
+                online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
+            extra = {"eps": eps} if "eps" in self.loss.needs else {}
+            if "teacher_uncond" in self.loss.needs:
+                null = self.plain_teacher.null_condition(batch.teacher_condition)
+                extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
+        good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
+        self.nan_samples += (~good).sum()
+        teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
+        extra = {key: clean_rows(value, good) for key, value in extra.items()}
+        losses = self.loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=online_x0, **extra)
+        loss = self._mean(clean_rows(losses, good))
+        self._note("loss/generator", loss)
+        with torch.no_grad():
+            gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
+            self._note("x0_gap/rms", self._mean(gap).sqrt())
+            self._note("sigma/mean", self._mean(sigma))
+            self._note("x0/std", x0.std())
+            self._note("x0/mean", x0.mean())
+        for name, term in self.generator.regularize(x0, batch, k).items():
+            self._note(f"loss/{name}", term)
+            loss = loss + term / self.config.accumulation
+        return loss
+
+    # ------------------------------------------------------------------ small print
+
+    def _parts(self, k: int) -> list[Draws]:
+        """The draws of this process, one per micro-batch, keyed by place in the global batch."""
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        local = self.config.batch // world
+        indices = torch.arange(rank * local, (rank + 1) * local, device=self.device)
+        return [Draws(self.config.seed, k, part) for part in indices.chunk(self.config.accumulation)]
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Sum over this micro-batch by its share of the process's batch, so that updates average over all."""
+        return values.sum() * (self.accelerator.num_processes / self.config.batch)
+
+    def _note(self, name: str, value: Tensor) -> None:
+        value = value.detach()
+        self.seen[name] = self.seen.get(name, torch.zeros_like(value)) + value
+
+    @contextmanager
+    def _synced(self, module: nn.Module, last: bool) -> Iterator[None]:
+        """Exchange gradients between processes on the last micro-batch only."""
+        if last or self.accelerator.num_processes == 1:
+            yield
+        else:
+            with self.accelerator.no_sync(module):
+                yield
+
+    def figures(self, iterations: int) -> dict[str, float]:
+        """Averages since the last call over ``iterations``; the one place where the host waits.
+
+        Raises UserError when most samples were masked or steps skipped: masking is for stray samples.
+        """
+        scale = {"loss/online": iterations * self.config.online_updates}
+        shares = self.config.accumulation
+        averaged = {"loss/online", "loss/generator", "sigma/mean"}
+        values = {
+            name: float(value) / scale.get(name, iterations) / (1 if name in averaged else shares)
+            for name, value in self.seen.items()
+        }
+        values["grad_norm/generator"] = float(self.generator_player.norm)
+        values["grad_norm/online"] = float(self.online_player.norm)
+        values["nan_samples"] = int(self.nan_samples)
+        values["skipped_steps"] = int(self.generator_player.skipped + self.online_player.skipped)
+        self.seen = {}
+        return values
+
+    def state(self) -> dict:
+        """Everything that a resumed run needs beside the networks' weights."""
+        return {
+            "generator_optimizer": self.generator_player.optimizer.state_dict(),
+            "online_optimizer": self.online_player.optimizer.state_dict(),
+            "images": self.images,
+            "nan_samples": int(self.nan_samples),
+            "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Take back what ``state`` gave."""
+        self.generator_player.optimizer.load_state_dict(state["generator_optimizer"])
+        self.online_player.optimizer.load_state_dict(state["online_optimizer"])
+        self.images = state["images"]
+        self.nan_samples.fill_(state["nan_samples"])
+        for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
+            player.skipped.fill_(count)
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that ask for gradients."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """bool [B]: samples without a NaN or infinity."""
+    return torch.isfinite(x).flatten(1).all(1) if x.ndim > 1 else torch.isfinite(x)
+
+
+def clean_rows(x: Tensor, good: Tensor) -> Tensor:
+    """``x`` with the samples that are not ``good`` set to zero; their gradient is zero as well."""
+    return torch.where(spread(good, x), x, torch.zeros_like(x))
+
+
+def spread(values: Tensor, like: Tensor) -> Tensor:
+    """[B] shaped to broadcast against [B, …]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """accelerate's object for the asked device and precision.
+
+    The autocast cache is off: a weight first cast without a graph would be reused, graphless, by a later
+    pass that needs its gradient (networks here are run in both ways within one iteration).
+    """
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device is cuda, but this machine offers no CUDA device: use training.device=cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("training.device is mps, but this machine offers no Metal device: use training.device=cpu")
+    if device not in ("cpu", "cuda", "mps"):
+        raise UserError(f'training.device "{device}" is unknown: use auto, cpu, cuda or mps')
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
+    )

@@ -1,0 +1,1 @@
+"""Tasks that come with scorefield; this package keeps the name ours."""

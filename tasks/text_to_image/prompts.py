@@ -1,0 +1,131 @@
+"""Prompt sources, and the cache of their text embeddings (valid tokens only, made once, kept in the run)."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import UserError
+from scorefield.files import write_atomically
+from scorefield.random import Draws
+from scorefield.teachers.pixart import TextToImagePipeline
+
+from .settings import PromptsConfig
+
+
+def read_prompts(config: PromptsConfig, seed: int) -> list[str]:
+    """The training prompts; raises UserError for a missing, empty or broken file."""
+    if config.path == "toybox":
+        from scorefield.data import toybox
+
+        return list(dict.fromkeys(toybox.prompts(config.count, toybox.TRAIN_SEED)))
+    path = Path(config.path)
+    if not path.is_file():
+        raise UserError(f"prompt file {path} does not exist")
+    readers = {".txt": _read_lines, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    if path.suffix not in readers:
+        raise UserError(f"prompt file {path} must end in {', '.join(readers)}")
+    texts = [text.strip() for text in readers[path.suffix](path, config.field) if text.strip()]
+    if not texts:
+        raise UserError(f"prompt file {path} holds no prompt")
+    return texts[: config.count] if config.count else texts
+
+
+def _read_lines(path: Path, field: str) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
+def _read_jsonl(path: Path, field: str) -> list[str]:
+    texts = []
+    for number, line in enumerate(_read_lines(path, field), start=1):
+        if not line.strip():
+            continue
+        try:
+            texts.append(str(json.loads(line)[field]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f'{path} line {number} is no JSON object with the key "{field}"') from error
+    return texts
+
+
+def _read_parquet(path: Path, field: str) -> list[str]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise UserError("reading parquet prompts needs pyarrow: pip install pyarrow") from error
+    try:
+        table = parquet.read_table(path)
+    except Exception as error:
+        raise UserError(f"cannot read {path} as parquet: {error}") from error
+    if field not in table.column_names:
+        raise UserError(f'{path} has no column "{field}": it has {", ".join(table.column_names)}')
+    return [str(value) for value in table.column(field).to_pylist() if value is not None]
+
+
+def warn_of_cuts(pipeline: TextToImagePipeline, prompts: list[str], say=print) -> int:
+    """Say which prompts are longer than the token limit and what is cut of the first; returns how many."""
+    cuts = [(prompt, cut) for prompt in prompts if len(prompt) >= pipeline.max_tokens / 8 and (cut := pipeline.cut(prompt))]
+    if cuts:
+        prompt, cut = cuts[0]
+        say(
+            f"{len(cuts)} of {len(prompts)} prompts are longer than {pipeline.max_tokens} tokens and are cut; "
+            f'of "{prompt[:40]}…" this is not seen: "{cut}"'
+        )
+    return len(cuts)
+
+
+class TextCache:
+    """Text states of many prompts, stored end to end without padding.
+
+    Args:
+        states: float32 [T, C], all valid tokens. lengths: int64 [N].
+    """
+
+    def __init__(self, prompts: list[str], states: Tensor, lengths: Tensor, device: str):
+        self.prompts = prompts
+        self.states, self.lengths = states.to(device), lengths.to(device)
+        self.starts = self.lengths.cumsum(0) - self.lengths
+        # batches are padded to one length, so that no iteration asks the device for its longest prompt
+        self.longest = int(lengths.max())
+
+    def rows(self, indices: Tensor) -> dict[str, Tensor]:
+        """Condition {text [B, L, C], text_mask [B, L]} of some prompts, L = the longest of all."""
+        place = torch.arange(self.longest, device=self.states.device)
+        valid = place[None] < self.lengths[indices, None]
+        flat = (self.starts[indices, None] + place[None]).clamp_max(len(self.states) - 1)
+        return {"text": self.states[flat] * valid[..., None], "text_mask": valid.long()}
+
+    def __call__(self, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Conditions of drawn prompts, the same for teacher and online score."""
+        condition = self.rows(draws.integers("prompt", len(self.prompts)))
+        return condition, condition
+
+
+def make_cache(pipeline: TextToImagePipeline, prompts: list[str], file: Path | None, device: str) -> TextCache:
+    """Encode ``prompts``, or read them from ``file`` if it was made of the same prompts and text encoder."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    key = hashlib.sha256(json.dumps([pipeline.path, pipeline.max_tokens, prompts]).encode()).hexdigest()
+    if file is not None and file.exists():
+        try:
+            with safe_open(file, "pt") as stored:
+                if (stored.metadata() or {}).get("key") == key:
+                    return TextCache(prompts, stored.get_tensor("states"), stored.get_tensor("lengths"), device)
+        except Exception:
+            file.unlink()  # a damaged cache is only made anew
+    parts, lengths = [], []
+    for start in range(0, len(prompts), 256):
+        encoded = pipeline.encode(prompts[start : start + 256])
+        mask = encoded["text_mask"].bool()
+        parts.append(encoded["text"][mask].cpu())
+        lengths.append(mask.sum(1).cpu())
+    states, counts = torch.cat(parts), torch.cat(lengths)
+    if file is not None:
+        tensors = {"states": states, "lengths": counts}
+        write_atomically(file, lambda part: save_file(tensors, part, {"key": key}))
+    return TextCache(prompts, states, counts, device)

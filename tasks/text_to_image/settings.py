@@ -1,0 +1,81 @@
+"""Configuration of the task; the core's sections come from ``RunConfig``."""
+
+from dataclasses import dataclass, field
+
+from scorefield.errors import UserError, suggest
+from scorefield.training.settings import RunConfig
+
+
+@dataclass
+class TeacherConfig:
+    """The diffusion pipeline that is distilled."""
+
+    path: str = "toybox"  # an asset's name, a local diffusers folder, or a hub id
+    dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
+    max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+
+
+@dataclass
+class GeneratorConfig:
+    """The one-step student."""
+
+    init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
+    init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
+
+
+@dataclass
+class OnlineConfig:
+    """The online score."""
+
+    kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
+    lora_rank: int = 16
+    lora_targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("full", "lora"):
+            raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+
+
+@dataclass
+class PromptsConfig:
+    """What is learned on: text only, no pictures."""
+
+    path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
+    field: str = "caption"  # key or column of jsonl and parquet
+    count: int = 4096  # prompts made, or read at most (0: all of a file)
+
+
+@dataclass
+class EvaluationConfig:
+    """How the result is measured and shown."""
+
+    samples: int = 500  # held-out prompts
+    teacher_steps: int = 32
+    teacher_guidance: float = 2.0
+    judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
+    preview: int = 24  # pictures in the grids over time
+    teacher_speed: bool = True  # time both models anew for seconds per image
+
+
+@dataclass
+class TextToImageConfig(RunConfig):
+    """Everything that ``run tasks/text_to_image`` reads."""
+
+    task: str = "text_to_image"
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.evaluation.samples < 2:
+            raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
+        if self.evaluation.teacher_steps < 1:
+            raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
+        if self.evaluation.preview < 1:
+            raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")

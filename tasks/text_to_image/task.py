@@ -1,0 +1,171 @@
+"""Text to image in one step: the parts of the run, its previews, and what is done with the result."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield import resources
+from scorefield.errors import UserError
+from scorefield.generators.base import Generator
+from scorefield.generators.one_step import OneStepGenerator
+from scorefield.images import save_grid, save_image
+from scorefield.task import Players, Task
+from scorefield.teachers import online
+from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.training import checkpoint
+
+from . import evaluate, export
+from .prompts import make_cache, read_prompts, warn_of_cuts
+from .settings import TextToImageConfig
+
+PREVIEW_SEED = 20  # start noise of the grids over time
+
+
+class TextToImage(Task):
+    """Distil a PixArt pipeline into x = D(2.5 z, 2.5, text), from prompts alone."""
+
+    name = "text_to_image"
+    summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
+    Config = TextToImageConfig
+    config: TextToImageConfig
+
+    def check(self) -> None:
+        self.config.build_loss()
+        self.pipeline = self.open_pipeline()
+        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        if self.config.evaluation.judge != "none":
+            resources.asset(self.config.evaluation.judge)
+        if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
+            raise UserError(f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists')
+
+    def open_pipeline(self) -> TextToImagePipeline:
+        """The teacher's pipeline: an asset by name, a folder, or a hub id."""
+        settings = self.config.teacher
+        path = settings.path
+        if "/" not in path and not Path(path).is_dir():
+            path = str(resources.asset(path) / "pipeline")
+        return TextToImagePipeline(path, self.device, getattr(torch, settings.dtype), settings.max_tokens)
+
+    def init_sigma(self) -> float:
+        """The configured input noise level, moved to the nearest timestep of the teacher's own schedule.
+
+        There the exported folder, which can only name timesteps, computes exactly what the generator computes.
+        """
+        process = self.pipeline.process
+        return process.ve_sigma(process.nearest(torch.tensor([self.config.generator.init_sigma]))).item()
+
+    # ------------------------------------------------------------------ training
+
+    def build(self) -> Players:
+        warn_of_cuts(self.pipeline, self.train_prompts)
+        cache = make_cache(self.pipeline, self.train_prompts, self.folder.path / "cache" / "text.safetensors", self.device)
+        teacher = self.pipeline.denoiser()
+        # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
+        student = copy.deepcopy(teacher).float().requires_grad_(True)
+        generator = OneStepGenerator(student, self.pipeline.latent_shape, self.init_sigma(), cache)
+        if self.config.generator.init != "teacher":
+            load_generator(generator, Path(self.config.generator.init))
+        settings = self.config.online
+        if settings.kind == "lora":
+            online_score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
+        else:
+            online_score = online.full_copy(teacher).float()
+        self._prepare_previews()
+        self.pipeline.release_text_encoder()
+        return Players(teacher, online_score, generator)
+
+    def plan(self) -> list[str]:
+        return [
+            f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
+            f"latents {tuple(self.pipeline.latent_shape)}",
+            f"prompts: {len(self.train_prompts)} from {self.config.prompts.path}",
+            f"generator: x = D({self.init_sigma():.4f} z, {self.init_sigma():.4f}, text), from {self.config.generator.init}",
+        ]
+
+    def _prepare_previews(self) -> None:
+        prompts = evaluate.held_out_prompts(self.config, self.train_prompts, self.config.evaluation.preview)
+        self.preview_prompts = prompts
+        self.preview_text = self.pipeline.encode(prompts)
+        self.preview_z = evaluate.start_noise(self.pipeline, len(prompts), PREVIEW_SEED, self.device)
+
+    def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
+        latents = evaluate.one_step(generator, self.preview_z, self.preview_text)
+        images = self.pipeline.decode(latents)
+        path = self.folder.samples / f"iteration-{iteration:06d}.png"
+        columns = min(8, len(images))
+        save_grid(images, path, columns)
+        if not (self.folder.samples / "layout.json").exists():
+            from scorefield.files import write_json
+
+            layout = {"prompts": self.preview_prompts, "columns": columns, "tile": images.shape[-1]}
+            write_json(self.folder.samples / "layout.json", layout)
+        if self.config.evaluation.judge == "none":
+            return {}
+        return evaluate.running_figures(self.config, images, self.preview_prompts)
+
+    # ------------------------------------------------------------------ afterwards
+
+    def finish(self, generator: Generator) -> dict[str, Any]:
+        return evaluate.full(self, generator, self.config.evaluation.samples)
+
+    def restore(self, weights: dict[str, Tensor]) -> OneStepGenerator:
+        """The averaged generator of a checkpoint, without its prompt cache."""
+        self.pipeline = self.open_pipeline()
+        generator = OneStepGenerator(
+            self.pipeline.denoiser().float(), self.pipeline.latent_shape, self.init_sigma()
+        )
+        apply_weights(generator, weights)
+        return generator.eval().requires_grad_(False)
+
+    def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
+        generator = self.restore(weights)
+        warn_of_cuts(self.pipeline, prompts)
+        z = evaluate.start_noise(self.pipeline, len(prompts), seed, self.device)
+        images = self.pipeline.decode(evaluate.one_step(generator, z, self.pipeline.encode(prompts)))
+        paths = []
+        for number, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            words = "-".join("".join(c if c.isalnum() else " " for c in prompt.lower()).split())[:60]
+            paths.append(out / f"{number:03d}-{words or 'empty'}.png")
+            save_image(image, paths[-1])
+        return paths
+
+    def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
+        generator = self.restore(weights)
+        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        return evaluate.full(self, generator, samples)
+
+    def export(self, weights: dict[str, Tensor], out: Path) -> Path:
+        generator = self.restore(weights)
+        return export.write_pipeline(self.pipeline, generator, out)
+
+
+def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
+    """Put averaged weights into a generator; raises UserError when they belong to another one."""
+    own = {name: p for name, p in generator.named_parameters()}
+    if missing := sorted(set(own) ^ set(weights)):
+        raise UserError(f"the saved generator does not fit this teacher: {missing[0]} is on one side only")
+    with torch.no_grad():
+        for name, value in weights.items():
+            if own[name].shape != value.shape:
+                raise UserError(f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
+            own[name].copy_(value)
+
+
+def load_generator(generator: Generator, source: Path) -> None:
+    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
+    from safetensors.torch import load_file
+
+    if source.is_dir():
+        folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
+        if folder is None:
+            raise UserError(f"{source} holds no whole checkpoint")
+        apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])
+        return
+    try:
+        weights = load_file(source)
+    except Exception as error:
+        raise UserError(f"cannot read generator weights from {source}: {error}") from error
+    apply_weights(generator, weights)
