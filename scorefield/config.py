@@ -26,13 +26,23 @@ def dotted_keys(schema: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def parse_override(text: str, known: Sequence[str]) -> tuple[str, str]:
+def free_sections(schema: Any, prefix: str = "") -> list[str]:
+    """Sections marked free: their keys are checked by the part that they name (a loss, a noise law)."""
+    sections = []
+    for item in dataclasses.fields(schema):
+        if item.metadata.get("free"):
+            sections.append(prefix + item.name)
+        elif dataclasses.is_dataclass(item.type):
+            sections += free_sections(item.type, f"{prefix}{item.name}.")
+    return sections
+
+
+def parse_override(text: str, known: Sequence[str], free: Sequence[str] = ()) -> tuple[str, str]:
     """Split ``key=value``; raises UserError for a missing "=" or an unknown key, with the nearest one."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f'"{text}" is not an override: write key=value, for example training.iterations=100')
-    root = next((k for k in known if key.startswith(k + ".")), None)
-    if key not in known and not (root and _is_free(root, known)):
+    if key not in known and not key.startswith(tuple(f"{section}." for section in free)):
         raise UserError(f'unknown configuration key "{key}": {_nearest(key, known)}')
     return key, value
 
@@ -51,11 +61,6 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return suggest(key.split(".")[0], {name.split(".")[0] for name in known})
 
 
-def _is_free(root: str, known: Sequence[str]) -> bool:
-    """A section without declared keys of its own (``loss.options``) takes any key; its user checks them."""
-    return root.endswith("options") and not any(k.startswith(root + ".") for k in known)
-
-
 def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None) -> T:
     """Build a checked dataclass from its defaults, ``base``, a YAML file and overrides.
 
@@ -66,16 +71,16 @@ def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] =
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    known = dotted_keys(schema)
+    known, free = dotted_keys(schema), free_sections(schema)
     merged = OmegaConf.structured(schema)
     try:
         layers = [("defaults", OmegaConf.create(base or {}))]
         if preset is not None:
             layers.append((str(preset), _read_yaml(preset)))
         for source, layer in layers:
-            _refuse_unknown(OmegaConf.to_container(layer) or {}, known, source)
+            _refuse_unknown(OmegaConf.to_container(layer) or {}, known, free, source)
             merged = OmegaConf.merge(merged, layer)
-        pairs = [parse_override(text, known) for text in overrides]
+        pairs = [parse_override(text, known, free) for text in overrides]
         if pairs:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs]))
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
@@ -100,13 +105,13 @@ def _read_yaml(path: Path):
     return loaded
 
 
-def _refuse_unknown(values: dict, known: Sequence[str], source: str, prefix: str = "") -> None:
+def _refuse_unknown(values: dict, known: Sequence[str], free: Sequence[str], source: str, prefix: str = "") -> None:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name not in known:
             raise UserError(f'unknown configuration key "{name}" in {source}: {_nearest(name, known)}')
-        if isinstance(value, dict) and not _is_free(name, known):
-            _refuse_unknown(value, known, source, name + ".")
+        if isinstance(value, dict) and name not in free:
+            _refuse_unknown(value, known, free, source, name + ".")
 
 
 def to_yaml(config: Any) -> str:

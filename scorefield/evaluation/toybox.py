@@ -7,6 +7,8 @@ from torch import Tensor
 
 from scorefield.data import toybox
 from scorefield.evaluation.judge import Judge, Reading
+from scorefield.errors import UserError
+from scorefield.evaluation.metrics import diversity, frechet_distance, precision_recall
 
 HEADS = ("object", "color", "view")
 
@@ -44,16 +46,58 @@ def judge_pictures(judge: Judge, images: Tensor, prompts: list[str]) -> Verdict:
     return Verdict(reading, right, told)
 
 
-def figures(verdict: Verdict, reference: Tensor, groups: Tensor | None = None) -> dict[str, float | None]:
-    """Prompt accuracy, Fréchet distance, precision, recall against ``reference`` features, diversity in groups."""
-    from scorefield.evaluation.metrics import diversity, frechet_distance, precision_recall
+def real_pictures(prompts: list[str], seed: int, start: int, device: str, resolution: int = 64) -> Tensor:
+    """Pictures [N, 3, R, R] in [-1, 1] of what ``prompts`` say; all else is drawn from (seed, start + n).
 
+    Raises UserError for a prompt that does not name an object and a colour of Toybox.
+    """
+    found = [toybox.parse(prompt) for prompt in prompts]
+    for prompt, attributes in zip(prompts, found, strict=True):
+        if attributes is None:
+            raise UserError(f'the judge cannot read "{prompt}": it names no Toybox object and colour')
+    keys = ("object", "color", "view", "background")
+    fixed = {key: torch.tensor([getattr(a, key) for a in found]) for key in keys}
+    scenes = toybox.sample_scenes(range(start, start + len(prompts)), seed, **fixed)
+    return toybox.render(scenes, resolution, device=device).image
+
+
+def figures(verdict: Verdict, reference: Tensor) -> dict[str, float]:
+    """Prompt accuracy, and Fréchet distance, precision and recall against ``reference`` features [M, D]."""
     features = verdict.reading.features
-    precision, recall = precision_recall(reference, features)
+    spread = precision_recall(reference, features)
     return {
         "prompt_accuracy": verdict.all_right.float().mean().item(),
         "frechet": frechet_distance(reference, features),
-        "precision": precision,
-        "recall": recall,
-        "diversity": None if groups is None else diversity(features, groups),
+        "precision": spread["precision"],
+        "recall": spread["recall"],
     }
+
+
+def diversity_of(judge: Judge, images: Tensor, prompts: list[str]) -> float:
+    """Mean feature distance among pictures of one prompt; ``prompts`` names each picture's."""
+    return diversity(judge.read(images).features, prompts)
+
+
+def attribute_shares(verdicts: dict[str, Verdict]) -> dict[str, dict[str, dict[str, float]]]:
+    """Per attribute value the share that each of ``verdicts`` (real, teacher, student) got right, and its count."""
+    names = {"object": toybox.OBJECTS, "color": toybox.COLORS, "view": toybox.VIEWS}
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    first = next(iter(verdicts.values()))
+    for head, values in names.items():
+        table[head] = {}
+        for number, value in enumerate(values):
+            rows = first.told[head] == number
+            if rows.any():
+                shares = {who: v.right[head][rows].float().mean().item() for who, v in verdicts.items()}
+                table[head][value] = shares | {"count": int(rows.sum())}
+    everything = {who: v.all_right.float().mean().item() for who, v in verdicts.items()}
+    table["all"] = {"all three": everything | {"count": len(first.all_right)}}
+    return table
+
+
+def described(verdict: Verdict, row: int) -> tuple[dict[str, str], dict[str, str]]:
+    """(what the prompt said, what the judge read) of one picture, in words."""
+    names = {"object": toybox.OBJECTS, "color": toybox.COLORS, "view": toybox.VIEWS}
+    said = {key: names[key][int(verdict.told[key][row])] for key in HEADS if int(verdict.told[key][row]) >= 0}
+    read = {key: names[key][int(verdict.reading.labels[key][row])] for key in said}
+    return said, read

@@ -4,10 +4,10 @@ Colours are classes (``s0`` ... ``s5``), so that the page's light and dark palet
 """
 
 import math
-from itertools import pairwise
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 34
@@ -60,7 +60,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     power = 10 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
+    return [round(float(k * step), 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -61,7 +61,7 @@ figcaption { font-size: 14px; line-height: 1.4; margin-top: 3px; overflow-wrap: 
 .film { border-collapse: separate; border-spacing: 3px; width: 100%; min-width: 640px;
   table-layout: fixed; }
 .film th { font-weight: 400; font-size: 13px; color: var(--soft); text-align: left; padding: 0 0 2px; }
-.film th.end, .film td.end { padding-left: 12px; }
+.film .gap { width: 8px; }
 .film .words td { font-size: 14px; padding: 0 0 12px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr));
   gap: 26px 30px; }
@@ -199,14 +199,13 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 <p>The same prompts and seeds; the numbers are iterations.</p></header>
 <div class="scroll"><table class="film">
 <tr>{% for name in film.head %}
-{% if name == 'teacher' %}<th class="end" style="width:calc((100% - 12px) / {{ film.head | length }} + 12px)">
-{{ name }}</th>
-{% else %}<th>{{ name }}</th>{% endif %}
+{% if name == 'teacher' %}<th class="gap"></th>{% endif %}
+<th>{{ name }}</th>
 {% endfor %}</tr>
 {% for prompt, uris in film.rows %}
-<tr>{% for uri in uris %}<td{{ ' class=end' if film.head[loop.index0] == 'teacher' }}>
+<tr>{% for uri in uris %}{% if film.head[loop.index0] == 'teacher' %}<td></td>{% endif %}<td>
 {{ picture(uri, prompt ~ ', ' ~ film.head[loop.index0]) }}</td>{% endfor %}</tr>
-<tr class="words"><td colspan="{{ uris | length }}">{{ prompt }}</td></tr>
+<tr class="words"><td colspan="{{ uris | length + 1 }}">{{ prompt }}</td></tr>
 {% endfor %}
 </table></div></section>
 {% endif %}

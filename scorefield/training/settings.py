@@ -95,4 +95,5 @@ class RunConfig:
         from scorefield import losses
 
         options = dict(self.loss)
+        options.setdefault("sigma_data", self.training.sigma_data)
         return losses.build(options.pop("name", "sim"), **options)

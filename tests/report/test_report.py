@@ -86,6 +86,10 @@ def metrics(iterations: int) -> list[dict]:
 
 def summary(iterations: int, total: int) -> dict:
     figures = {"precision": 0.87, "recall": 0.71, "diversity": 7.31}
+    slow, fast = {"seconds_per_image": 0.141}, {"seconds_per_image": 0.0031}
+    teacher = {"steps": 32, "guidance": 2.0, "prompt_accuracy": 0.936, "frechet": 2.04, **slow}
+    student = {"steps": 1, "prompt_accuracy": 0.912, "frechet": 2.37, **fast}
+    real = {"steps": None, "prompt_accuracy": 0.986, "frechet": 0.31, "seconds_per_image": None}
     return {
         "task": "text_to_image",
         "seed": 0,
@@ -98,28 +102,9 @@ def summary(iterations: int, total: int) -> dict:
         "images_generated": 64 * iterations,
         "nan_samples": 0,
         "feature_network": "toybox judge <v1>",
-        "real": {
-            "steps": None,
-            "prompt_accuracy": 0.986,
-            "frechet": 0.31,
-            **figures,
-            "seconds_per_image": None,
-        },
-        "teacher": {
-            "steps": 32,
-            "guidance": 2.0,
-            "prompt_accuracy": 0.936,
-            "frechet": 2.04,
-            **figures,
-            "seconds_per_image": 0.141,
-        },
-        "student": {
-            "steps": 1,
-            "prompt_accuracy": 0.912,
-            "frechet": 2.37,
-            **figures,
-            "seconds_per_image": 0.0031,
-        },
+        "real": real | figures,
+        "teacher": teacher | figures,
+        "student": student | figures,
     }
 
 
@@ -132,17 +117,9 @@ def write_evaluation(run: Path, count: int) -> None:
         other = color if good else "yellow" if color != "yellow" else "red"
         save_image(drawing(name, other, 0.12, index + 1000), run / f"{stem}-student.png")
         said = {"object": name, "color": color, "view": view}
-        pairs.append(
-            {
-                "prompt": prompt,
-                "teacher": f"{stem}-teacher.png",
-                "student": f"{stem}-student.png",
-                "teacher_ok": index % 11 != 4,
-                "student_ok": good,
-                "said": said,
-                "student_read": said | {"color": other},
-            }
-        )
+        record = {"prompt": prompt, "teacher": f"{stem}-teacher.png", "student": f"{stem}-student.png"}
+        record |= {"teacher_ok": index % 11 != 4, "student_ok": good}
+        pairs.append(record | {"said": said, "student_read": said | {"color": other}})
     write(run / "evaluation" / "pairs.json", pairs)
     worst = [pair | {"confidence": 0.03 * (i + 1)} for i, pair in enumerate(pairs) if not pair["student_ok"]]
     write(run / "evaluation" / "worst.json", worst)

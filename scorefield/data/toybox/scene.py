@@ -59,9 +59,11 @@ def as_indices(indices: Tensor | range | Sequence[int]) -> Tensor:
     return torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
 
 
-def _fixed(value: str | int | None, names: Sequence[str], kind: str, drawn: Tensor) -> Tensor:
+def _fixed(value: str | int | Tensor | None, names: Sequence[str], kind: str, drawn: Tensor) -> Tensor:
     if value is None:
         return drawn
+    if isinstance(value, Tensor):
+        return torch.where(value >= 0, value, drawn)
     if isinstance(value, str):
         if value not in names:
             raise UserError(f'toybox has no {kind} "{value}": {suggest(value, names)}')
@@ -73,12 +75,14 @@ def sample_scenes(
     indices: Tensor | range | Sequence[int],
     seed: int,
     *,
-    object: str | int | None = None,
-    color: str | int | None = None,
-    view: str | int | None = None,
-    background: str | int | None = None,
+    object: str | int | Tensor | None = None,
+    color: str | int | Tensor | None = None,
+    view: str | int | Tensor | None = None,
+    background: str | int | Tensor | None = None,
 ) -> Scenes:
     """Scenes by number; a given attribute (name or position) is the same in all of them.
+
+    A tensor int64 [B] fixes an attribute scene by scene, -1 leaves it to chance.
 
     Raises UserError for an unknown name.
     """

@@ -1,0 +1,47 @@
+"""What several verbs share: opening a run folder with its task and its newest weights."""
+
+from pathlib import Path
+from typing import Any
+
+from scorefield import config as configuration
+from scorefield.errors import UserError
+from scorefield.plugins import load_task
+from scorefield.runfolder import RunFolder
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" becomes cuda where there is one, else cpu; an absent device is refused."""
+    from scorefield.training.settings import TrainingConfig
+    from scorefield.training.trainer import make_accelerator
+
+    return str(make_accelerator(TrainingConfig(device=device)).device)
+
+
+def build_config(task_class, preset: Path | None, overrides: list[str]) -> Any:
+    """Resolved configuration of a task; without ``preset``, its configs/TASK/default.yaml where there is one."""
+    from scorefield import resources
+
+    if preset is None:
+        usual = resources.preset(task_class.name, "default")
+        preset = usual if usual.exists() else None
+    elif not preset.exists() and (named := resources.preset(task_class.name, str(preset))).exists():
+        preset = named
+    return configuration.load(task_class.Config, preset, overrides)
+
+
+def open_run(path: Path, device: str = "auto") -> tuple[Any, dict, Path]:
+    """(task, averaged weights, checkpoint folder) of a run.
+
+    Raises UserError when the folder is no run or holds no whole checkpoint.
+    """
+    from scorefield.training import checkpoint
+
+    folder = RunFolder.existing(path)
+    record = folder.path / "task.txt"
+    task_class = load_task(record.read_text().strip() if record.exists() else "text_to_image")
+    config = configuration.load(task_class.Config, folder.path / "config.yaml")
+    newest = checkpoint.newest_whole(folder.checkpoints, print)
+    if newest is None:
+        raise UserError(f"{path} holds no whole checkpoint yet")
+    task = task_class(config, folder, resolve_device(device))
+    return task, checkpoint.load(newest, ["ema"]).weights["ema"], newest

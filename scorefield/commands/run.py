@@ -1,0 +1,146 @@
+"""``scorefield run TASK``: train, measure, report."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from scorefield import config as configuration
+from scorefield.commands.common import build_config, resolve_device
+from scorefield.errors import UserError
+from scorefield.plugins import load_task
+from scorefield.runfolder import RunFolder, default_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own flags."""
+    parser.add_argument("task", help="a task's name or folder, for example tasks/text_to_image")
+    parser.add_argument("--config", type=Path, help="YAML preset; configs/TASK/default.yaml if left out")
+    parser.add_argument("--out", type=Path, help="run folder; runs/TASK-TIME if left out")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.iterations=100")
+
+
+def say(text: str) -> None:
+    """Status goes to stderr, beside the progress line."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Run or resume; returns the exit status."""
+    started = time.monotonic()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if arguments.resume and arguments.out is None:
+        raise UserError("--resume needs --out, the run folder to go on with")
+    task_class = load_task(arguments.task)
+    config = build_config(task_class, arguments.config, arguments.overrides)
+    config.task = task_class.name
+    device = resolve_device(config.training.device)
+    folder = RunFolder(arguments.out or default_folder(task_class.name))
+    task = task_class(config, folder, device)
+    task.check()
+    if arguments.dry_run:
+        print_plan(task, device)
+        return 0
+    prepare_folder(folder, config, arguments)
+    try:
+        return train(task, folder, arguments, device, started)
+    finally:
+        folder.release()
+
+
+def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
+    """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    used = (folder.path / "config.yaml").exists()
+    if used and not arguments.resume:
+        raise UserError(f"{folder.path} already holds a run: give --resume to go on with it, or another --out")
+    folder.lock()
+    text = configuration.to_yaml(config)
+    if used and list(folder.checkpoints.glob("iteration-*")):
+        refuse_changes(folder, text)
+    folder.write_config(text)
+    (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
+    folder.write_environment(config.training.seed, config.training.device)
+
+
+def refuse_changes(folder: RunFolder, text: str) -> None:
+    """Only how long to train, how often to look and how to measure may change in a run that goes on."""
+    from omegaconf import OmegaConf
+
+    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.")
+    old, new = (OmegaConf.to_container(OmegaConf.create(t)) for t in (folder.config_text(), text))
+    changed = [c for c in configuration.differences(old, new) if not c.startswith(free)]
+    if changed:
+        raise UserError(
+            f"{folder.path} was started with other settings: {'; '.join(changed)}; resume with the same, or start anew"
+        )
+
+
+def print_plan(task, device: str) -> None:
+    """What a run would do and what it costs, without doing it."""
+    config = task.config
+    loss, training = config.build_loss(), config.training
+    passes = passes_per_iteration(loss, training)
+    lines = [
+        f"task {task.name} on {device}, {training.precision}",
+        *task.plan(),
+        f"loss {config.loss}: {'exact Jacobians' if loss.needs_jacobian else 'no Jacobian'}",
+        f"{training.iterations} iterations of {training.batch} images = {training.iterations * training.batch} images, "
+        f"{passes:g} forward passes an image",
+    ]
+    print("\n".join(lines))
+
+
+def passes_per_iteration(loss, training) -> float:
+    """Cost of one iteration per image in forward passes (a parameter gradient is 3, an input gradient 2)."""
+    shared = training.accumulation == 1 and not training.fresh_samples
+    teacher = (1 if training.guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
+    online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
+    online = online if loss.needs_online else 0
+    updates = training.online_updates * (3 if shared else 4) if loss.needs_online else 0
+    return 3 + updates + teacher + online
+
+
+def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, started: float) -> int:
+    """The heavy part."""
+    from scorefield.report.page import build_report
+    from scorefield.training.session import Interrupted, Session
+
+    say(f"run folder: {folder.path}")
+    session = Session(task, task.build(), folder, say)
+    if arguments.resume and not session.resume():
+        say("no checkpoint to resume from: starting afresh")
+    try:
+        session.run()
+    except Interrupted as stop:
+        say(f"stopped by {stop}, saved at iteration {session.iteration}")
+        say(f"go on with: scorefield run {arguments.task} --out {folder.path} --resume")
+        build_report(folder.path)
+        return stop.status
+    say("measuring")
+    with session.averaged() as generator:
+        figures = task.finish(generator)
+    summary = session.totals() | figures
+    summary["training_seconds"] = summary["wall_seconds"]
+    summary["wall_seconds"] = round(time.monotonic() - started, 2)
+    folder.write_summary(summary)
+    page = build_report(folder.path)
+    print_result(summary)
+    print(f"report: {page}")
+    return 0
+
+
+def print_result(summary: dict) -> None:
+    """The table that ends a run."""
+    rows = [(who, summary[who]) for who in ("real", "teacher", "student") if who in summary]
+    if not rows:
+        return
+    keys = ("steps", "prompt_accuracy", "frechet", "precision", "recall", "diversity", "seconds_per_image")
+    print(f"{'':8}" + "".join(f"{key:>19}" for key in keys))
+    for who, row in rows:
+        cells = [row.get(key) for key in keys]
+        texts = ["" if c is None else str(c) if isinstance(c, int) else f"{c:.4f}" for c in cells]
+        print(f"{who:8}" + "".join(f"{text:>19}" for text in texts))

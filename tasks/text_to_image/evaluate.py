@@ -1,0 +1,191 @@
+"""Measure and show: real pictures, the many-step teacher and the one-step student on held-out prompts."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scorefield import resources
+from scorefield.data import toybox as world
+from scorefield.evaluation import toybox
+from scorefield.evaluation.judge import Judge
+from scorefield.files import write_json
+from scorefield.generators.base import Batch, Generator
+from scorefield.images import save_grid, save_image
+from scorefield.random import Draws
+from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.sampling import sample as sample_teacher
+
+from .settings import TextToImageConfig
+
+if TYPE_CHECKING:
+    from .task import TextToImage
+
+EVALUATION_SEED = 10  # start noise of everything that is measured
+REFERENCE_START, CEILING_START, DIVERSITY_START = 20_000_000, 30_000_000, 40_000_000
+DIVERSITY_PROMPTS, DIVERSITY_SAMPLES = 10, 8
+SHOWN, WORST = 24, 20
+
+
+def held_out_prompts(config: TextToImageConfig, train: list[str], count: int, start: int = 0) -> list[str]:
+    """Prompts that are measured on: of Toybox's test seed, or, without a judge, from the training list.
+
+    A wording may occur in training by chance (Toybox has some ten thousand of them); scenes and noise do not.
+    """
+    if config.evaluation.judge != "none":
+        return world.prompts(count, world.TEST_SEED, start)
+    return [train[k % len(train)] for k in range(count)]
+
+
+def start_noise(pipeline: TextToImagePipeline, count: int, seed: int, device: str) -> Tensor:
+    """N(0, I) [count, C, h, w]; row n depends on (seed, n) only."""
+    return Draws(seed, -1, torch.arange(count, device=device)).normal("z", *pipeline.latent_shape)
+
+
+@torch.no_grad()
+def one_step(generator: Generator, z: Tensor, text: dict[str, Tensor], batch: int = 128) -> Tensor:
+    """Latents of the generator, in pieces."""
+    pieces = []
+    for start in range(0, len(z), batch):
+        rows = slice(start, start + batch)
+        condition = {key: value[rows] for key, value in text.items()}
+        pieces.append(generator(Batch({"z": z[rows]}, condition, condition)))
+    return torch.cat(pieces)
+
+
+def load_judge(config: TextToImageConfig, device: str) -> Judge:
+    """The judge that comes with the asset."""
+    return Judge.load(resources.asset(config.evaluation.judge) / "judge", device)
+
+
+def running_figures(config: TextToImageConfig, images: Tensor, prompts: list[str]) -> dict[str, float]:
+    """Prompt accuracy of a preview; shown as it runs, never used to choose anything."""
+    verdict = toybox.judge_pictures(load_judge(config, str(images.device)), images, prompts)
+    return {"eval/prompt_accuracy": verdict.all_right.float().mean().item()}
+
+
+def make_scheduler(settings: dict):
+    """The multistep solver with the teacher's own schedule."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler.from_config(settings)
+
+
+class Pictures:
+    """Makes pictures of prompts with the teacher and the student of one run."""
+
+    def __init__(self, task: "TextToImage", generator: Generator):
+        self.config, self.pipeline, self.generator, self.device = task.config, task.pipeline, generator, task.device
+        self.denoiser = self.pipeline.denoiser()
+
+    def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
+        settings = self.config.evaluation
+        latents = sample_teacher(
+            self.denoiser,
+            make_scheduler(self.pipeline.scheduler_settings),
+            self.pipeline.encode(prompts),
+            z,
+            steps=settings.teacher_steps,
+            guidance_scale=settings.teacher_guidance,
+            batch=128,
+        )
+        return self.pipeline.decode(latents)
+
+    def student(self, prompts: list[str], z: Tensor) -> Tensor:
+        return self.pipeline.decode(one_step(self.generator, z, self.pipeline.encode(prompts)))
+
+    def noise(self, count: int, seed: int) -> Tensor:
+        return start_noise(self.pipeline, count, seed, self.device)
+
+    def seconds(self, make, count: int = 16) -> float:
+        """Seconds per image of a batch of ``count``, text encoding and decoding included; the second of two runs."""
+        prompts, z = world.prompts(count, world.TEST_SEED), self.noise(count, EVALUATION_SEED)
+        for _ in range(2):
+            start = time.perf_counter()
+            make(prompts, z)
+            if self.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            spent = time.perf_counter() - start
+        return spent / count
+
+
+def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, Any]:
+    """All figures and pictures at the end of a run; writes evaluation/ and returns what joins summary.json."""
+    config, folder = task.config, task.folder
+    pictures = Pictures(task, generator)
+    settings = config.evaluation
+    prompts = held_out_prompts(config, task.train_prompts, samples)
+    z = pictures.noise(samples, EVALUATION_SEED)
+    made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
+    preview = held_out_prompts(config, task.train_prompts, settings.preview)
+    save_grid(
+        pictures.teacher(preview, pictures.noise(len(preview), 20)), folder.samples / "teacher.png", min(8, len(preview))
+    )
+    result: dict[str, Any] = {
+        "teacher": {"steps": settings.teacher_steps, "guidance": settings.teacher_guidance},
+        "student": {"steps": 1},
+    }
+    for who in ("teacher", "student"):
+        result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
+    if settings.judge == "none":
+        keys = ("prompt_accuracy", "frechet", "precision", "recall", "diversity")
+        result = {"real": {"steps": None, "seconds_per_image": None}} | result
+        for row in result.values():
+            row.update(dict.fromkeys(keys))
+        result["feature_network"] = None
+        save_pairs(folder, prompts, made, None)
+        return result
+    judge = load_judge(config, task.device)
+    resolution = made["student"].shape[-1]
+    # both sets show what the prompts say; the second is the ceiling, what real pictures score against real ones
+    reference = toybox.real_pictures(prompts, world.TEST_SEED, REFERENCE_START, task.device, resolution)
+    made["real"] = toybox.real_pictures(prompts, world.TEST_SEED, CEILING_START, task.device, resolution)
+    features = judge.read(reference).features
+    verdicts = {who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")}
+    result["real"] = {"steps": None, "seconds_per_image": None}
+    for who, verdict in verdicts.items():
+        result[who] |= toybox.figures(verdict, features)
+        result[who]["diversity"] = diversity(pictures, judge, who, resolution)
+    result["feature_network"] = f"scorefield judge ({settings.judge}), {features.shape[1]} features"
+    write_json(folder.evaluation / "attributes.json", toybox.attribute_shares(verdicts))
+    save_pairs(folder, prompts, made, verdicts)
+    return result
+
+
+def diversity(pictures: Pictures, judge: Judge, who: str, resolution: int) -> float:
+    """Mean feature distance among several pictures of one prompt."""
+    count = DIVERSITY_PROMPTS * DIVERSITY_SAMPLES
+    prompts = [p for p in world.prompts(DIVERSITY_PROMPTS, world.TEST_SEED) for _ in range(DIVERSITY_SAMPLES)]
+    if who == "real":
+        images = toybox.real_pictures(prompts, world.TEST_SEED, DIVERSITY_START, pictures.device, resolution)
+    else:
+        images = getattr(pictures, who)(prompts, pictures.noise(count, EVALUATION_SEED + 1))
+    return toybox.diversity_of(judge, images, prompts)
+
+
+def save_pairs(folder, prompts: list[str], made: dict[str, Tensor], verdicts) -> None:
+    """evaluation/pairs.json and worst.json with their pictures, for the report."""
+    shown = list(range(min(SHOWN, len(prompts))))
+    worst: list[int] = []
+    if verdicts is not None:
+        score = verdicts["student"].confidence - verdicts["student"].all_right.float().neg().add(1)
+        worst = score.argsort()[:WORST].tolist()
+    for name, rows in (("pairs", shown), ("worst", worst)):
+        records = [record(folder, name, row, prompts[row], made, verdicts) for row in rows]
+        write_json(folder.evaluation / f"{name}.json", records)
+
+
+def record(folder, kind: str, row: int, prompt: str, made: dict[str, Tensor], verdicts) -> dict[str, Any]:
+    """One prompt with both pictures on disk and what the judge said of them."""
+    entry: dict[str, Any] = {"prompt": prompt}
+    for who in ("teacher", "student"):
+        place = f"evaluation/{kind}/{row:04d}-{who}.png"
+        save_image(made[who][row], folder.path / place)
+        entry[who] = place
+        if verdicts is not None:
+            entry[f"{who}_ok"] = bool(verdicts[who].all_right[row])
+    if verdicts is not None:
+        said, read = toybox.described(verdicts["student"], row)
+        entry |= {"said": said, "student_read": read, "confidence": float(verdicts["student"].confidence[row])}
+    return entry
