@@ -67,3 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())

@@ -61,7 +61,9 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return suggest(key.split(".")[0], {name.split(".")[0] for name in known})
 
 
-def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None) -> T:
+def load(
+    schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None
+) -> T:
     """Build a checked dataclass from its defaults, ``base``, a YAML file and overrides.
 
     Raises:
@@ -79,15 +81,28 @@ def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] =
             layers.append((str(preset), _read_yaml(preset)))
         for source, layer in layers:
             _refuse_unknown(OmegaConf.to_container(layer) or {}, known, free, source)
-            merged = OmegaConf.merge(merged, layer)
+            merged = _merge(merged, layer, free)
         pairs = [parse_override(text, known, free) for text in overrides]
         if pairs:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs]))
+            merged = _merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs]), free)
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         first = re.split(r"\n", str(error).strip())[0]
-        raise UserError(f'configuration key "{key}": {first}' if key else f"configuration: {first}") from error
+        raise UserError(
+            f'configuration key "{key}": {first}' if key else f"configuration: {first}"
+        ) from error
+
+
+def _merge(merged, layer, free: Sequence[str]):
+    """Merge ``layer`` over ``merged``; another ``name`` in a free section drops the options of the old one."""
+    from omegaconf import OmegaConf
+
+    for section in free:
+        named = OmegaConf.select(layer, f"{section}.name")
+        if named is not None and named != OmegaConf.select(merged, f"{section}.name"):
+            OmegaConf.update(merged, section, {"name": named}, merge=False)
+    return OmegaConf.merge(merged, layer)
 
 
 def _read_yaml(path: Path):
@@ -105,7 +120,9 @@ def _read_yaml(path: Path):
     return loaded
 
 
-def _refuse_unknown(values: dict, known: Sequence[str], free: Sequence[str], source: str, prefix: str = "") -> None:
+def _refuse_unknown(
+    values: dict, known: Sequence[str], free: Sequence[str], source: str, prefix: str = ""
+) -> None:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name not in known:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from scorefield.data import toybox
-from scorefield.evaluation.judge import Judge, Reading
 from scorefield.errors import UserError
+from scorefield.evaluation.judge import Judge, Reading
 from scorefield.evaluation.metrics import diversity, frechet_distance, precision_recall
 
 HEADS = ("object", "color", "view")

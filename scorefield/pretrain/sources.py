@@ -16,7 +16,13 @@ class ToyboxSource:
     """``count`` rendered scenes of one seed; ``wordings`` captions a scene, so that phrasing varies."""
 
     def __init__(self, count: int, seed: int, resolution: int = 64, wordings: int = 4, device: str = "cpu"):
-        self.count, self.seed, self.resolution, self.wordings, self.device = count, seed, resolution, wordings, device
+        self.count, self.seed, self.resolution, self.wordings, self.device = (
+            count,
+            seed,
+            resolution,
+            wordings,
+            device,
+        )
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, 3, resolution, resolution]."""
@@ -54,7 +60,9 @@ class FolderSource:
             raise UserError(f"data folder {folder} does not exist")
         self.items = self._read_listing() if (self.folder / "captions.jsonl").exists() else self._read_pairs()
         if not self.items:
-            raise UserError(f"{folder} holds no captioned picture: put name.txt beside name.png, or a captions.jsonl")
+            raise UserError(
+                f"{folder} holds no captioned picture: put name.txt beside name.png, or a captions.jsonl"
+            )
         self.count = len(self.items)
 
     def _read_listing(self) -> list[tuple[Path, str]]:
@@ -66,7 +74,9 @@ class FolderSource:
                 record = json.loads(line)
                 path, text = self.folder / record["file"], str(record["caption"])
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(f'{listing} line {number} is not {{"file": …, "caption": …}}: {error}') from error
+                raise UserError(
+                    f'{listing} line {number} is not {{"file": …, "caption": …}}: {error}'
+                ) from error
             if not path.exists():
                 raise UserError(f"{listing} line {number} names {path.name}, which is not there")
             items.append((path, text))
@@ -74,7 +84,9 @@ class FolderSource:
 
     def _read_pairs(self) -> list[tuple[Path, str]]:
         pictures = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        return [(p, p.with_suffix(".txt").read_text().strip()) for p in pictures if p.with_suffix(".txt").exists()]
+        return [
+            (p, p.with_suffix(".txt").read_text().strip()) for p in pictures if p.with_suffix(".txt").exists()
+        ]
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, 3, resolution, resolution]."""

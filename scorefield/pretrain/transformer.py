@@ -99,7 +99,11 @@ def train(
     def predict(ids: Tensor, mask: Tensor, x_t: Tensor, timesteps: Tensor) -> Tensor:
         text = text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         output = transformer(
-            x_t, encoder_hidden_states=text, timestep=timesteps, encoder_attention_mask=mask, return_dict=False
+            x_t,
+            encoder_hidden_states=text,
+            timestep=timesteps,
+            encoder_attention_mask=mask,
+            return_dict=False,
         )[0]
         return output[:, :channels].float()
 
@@ -113,7 +117,9 @@ def train(
         rows = torch.randint(len(mean), (config.batch,), generator=generator, device=device)
         x0 = mean[rows].float() + deviation[rows].float() * normal()
         # stratified over the batch: less variance in the loss than independent draws
-        spread = (torch.arange(config.batch, device=device) + torch.rand((), generator=generator, device=device)) % 1e9
+        spread = (
+            torch.arange(config.batch, device=device) + torch.rand((), generator=generator, device=device)
+        ) % 1e9
         timesteps = (spread / config.batch * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
         signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         eps = normal()

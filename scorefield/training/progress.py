@@ -18,7 +18,12 @@ class Progress:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = [BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[figures]}")]
+            columns = [
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+            ]
             self.bar = Bar(*columns, console=Console(stderr=True))
             self.bar.start()
             self.row = self.bar.add_task("training", total=self.total, completed=self.first, figures="")
@@ -44,4 +49,6 @@ class Progress:
             self.last = now
             pace = (iteration - self.first) / (now - self.start)
             left = (self.total - iteration) / max(pace, 1e-9)
-            print(f"  {iteration}/{self.total}  {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+            print(
+                f"  {iteration}/{self.total}  {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True
+            )

@@ -76,7 +76,12 @@ class Pictures:
     """Makes pictures of prompts with the teacher and the student of one run."""
 
     def __init__(self, task: "TextToImage", generator: Generator):
-        self.config, self.pipeline, self.generator, self.device = task.config, task.pipeline, generator, task.device
+        self.config, self.pipeline, self.generator, self.device = (
+            task.config,
+            task.pipeline,
+            generator,
+            task.device,
+        )
         self.denoiser = self.pipeline.denoiser()
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
@@ -120,7 +125,9 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
     preview = held_out_prompts(config, task.train_prompts, settings.preview)
     save_grid(
-        pictures.teacher(preview, pictures.noise(len(preview), 20)), folder.samples / "teacher.png", min(8, len(preview))
+        pictures.teacher(preview, pictures.noise(len(preview), 20)),
+        folder.samples / "teacher.png",
+        min(8, len(preview)),
     )
     result: dict[str, Any] = {
         "teacher": {"steps": settings.teacher_steps, "guidance": settings.teacher_guidance},
@@ -142,7 +149,9 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     reference = toybox.real_pictures(prompts, world.TEST_SEED, REFERENCE_START, task.device, resolution)
     made["real"] = toybox.real_pictures(prompts, world.TEST_SEED, CEILING_START, task.device, resolution)
     features = judge.read(reference).features
-    verdicts = {who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")}
+    verdicts = {
+        who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")
+    }
     result["real"] = {"steps": None, "seconds_per_image": None}
     for who, verdict in verdicts.items():
         result[who] |= toybox.figures(verdict, features)
@@ -187,5 +196,9 @@ def record(folder, kind: str, row: int, prompt: str, made: dict[str, Tensor], ve
             entry[f"{who}_ok"] = bool(verdicts[who].all_right[row])
     if verdicts is not None:
         said, read = toybox.described(verdicts["student"], row)
-        entry |= {"said": said, "student_read": read, "confidence": float(verdicts["student"].confidence[row])}
+        entry |= {
+            "said": said,
+            "student_read": read,
+            "confidence": float(verdicts["student"].confidence[row]),
+        }
     return entry

@@ -11,7 +11,7 @@ from scorefield.files import write_text
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.teachers.pixart import TextToImagePipeline
 
-USAGE = '''# One-step generator
+USAGE = """# One-step generator
 
 ```python
 import torch
@@ -23,7 +23,7 @@ image = pipe("{prompt}", num_inference_steps=1, guidance_scale=1.0, use_resoluti
 
 The scheduler's training range ends at the generator's own noise level, so that stock diffusers' single Euler step
 from there is x0 = D(sigma z, sigma): keep `num_inference_steps=1` and `guidance_scale=1.0`.
-'''
+"""
 
 
 def one_step_scheduler(pipeline: TextToImagePipeline, init_sigma: float) -> dict:
@@ -34,7 +34,7 @@ def one_step_scheduler(pipeline: TextToImagePipeline, init_sigma: float) -> dict
     """
     process = pipeline.process
     last = int(process.nearest(torch.tensor([init_sigma])).item())
-    cumulative = process.alphas_cumprod.double()[: last + 1]
+    cumulative = process.alphas_cumprod().double()[: last + 1]
     alphas = torch.cat([cumulative[:1], cumulative[1:] / cumulative[:-1]])
     form = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}[pipeline.prediction]
     return {

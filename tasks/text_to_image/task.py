@@ -39,7 +39,9 @@ class TextToImage(Task):
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
-            raise UserError(f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists')
+            raise UserError(
+                f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
+            )
 
     def open_pipeline(self) -> TextToImagePipeline:
         """The teacher's pipeline: an asset by name, a folder, or a hub id."""
@@ -61,7 +63,9 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.train_prompts)
-        cache = make_cache(self.pipeline, self.train_prompts, self.folder.path / "cache" / "text.safetensors", self.device)
+        cache = make_cache(
+            self.pipeline, self.train_prompts, self.folder.path / "cache" / "text.safetensors", self.device
+        )
         teacher = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
@@ -70,7 +74,9 @@ class TextToImage(Task):
             load_generator(generator, Path(self.config.generator.init))
         settings = self.config.online
         if settings.kind == "lora":
-            online_score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
+            online_score, teacher = online.with_lora(
+                teacher, settings.lora_rank, tuple(settings.lora_targets)
+            )
         else:
             online_score = online.full_copy(teacher).float()
         self._prepare_previews()
@@ -150,7 +156,9 @@ def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in weights.items():
             if own[name].shape != value.shape:
-                raise UserError(f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
+                raise UserError(
+                    f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
+                )
             own[name].copy_(value)
 
 
@@ -159,7 +167,11 @@ def load_generator(generator: Generator, source: Path) -> None:
     from safetensors.torch import load_file
 
     if source.is_dir():
-        folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
+        folder = (
+            source
+            if (source / "checkpoint.json").exists()
+            else checkpoint.newest_whole(source / "checkpoints")
+        )
         if folder is None:
             raise UserError(f"{source} holds no whole checkpoint")
         apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])

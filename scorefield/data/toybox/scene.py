@@ -106,7 +106,9 @@ def sample_scenes(
         object=what,
         color=_fixed(color, COLOR_NAMES, "color", draws.integers("color", len(COLOR_NAMES))),
         view=torch.where(fronts[what], seen, -1),
-        background=_fixed(background, BACKGROUND_NAMES, "background", draws.integers("ground", len(BACKGROUND_NAMES))),
+        background=_fixed(
+            background, BACKGROUND_NAMES, "background", draws.integers("ground", len(BACKGROUND_NAMES))
+        ),
         azimuth_deg=azimuth,
         elevation_deg=between("elevation", 8, 30),
         distance=between("distance", 3.38, 3.76),

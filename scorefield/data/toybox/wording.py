@@ -53,7 +53,11 @@ def caption(scenes: Scenes, indices: Sequence[int] | range, seed: int) -> list[s
     )
     texts = []
     for form, what, color, view, ground in rows:
-        words = {"color": COLOR_NAMES[color], "object": OBJECT_NAMES[what], "ground": BACKGROUND_NAMES[ground]}
+        words = {
+            "color": COLOR_NAMES[color],
+            "object": OBJECT_NAMES[what],
+            "ground": BACKGROUND_NAMES[ground],
+        }
         words |= {"a": _article(words["color"]), "b": _article(words["ground"])}
         text = _PLAIN[form] if view < 0 else _VIEWED[form]
         texts.append(text.format(view=VIEW_NAMES[view], **words))
