@@ -61,9 +61,7 @@ def _nearest(key: str, known: Sequence[str]) -> str:
     return suggest(key.split(".")[0], {name.split(".")[0] for name in known})
 
 
-def load(
-    schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None
-) -> T:
+def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] = (), base: dict | None = None) -> T:
     """Build a checked dataclass from its defaults, ``base``, a YAML file and overrides.
 
     Raises:
@@ -89,9 +87,7 @@ def load(
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         first = re.split(r"\n", str(error).strip())[0]
-        raise UserError(
-            f'configuration key "{key}": {first}' if key else f"configuration: {first}"
-        ) from error
+        raise UserError(f'configuration key "{key}": {first}' if key else f"configuration: {first}") from error
 
 
 def _merge(merged, layer, free: Sequence[str]):
@@ -120,9 +116,7 @@ def _read_yaml(path: Path):
     return loaded
 
 
-def _refuse_unknown(
-    values: dict, known: Sequence[str], free: Sequence[str], source: str, prefix: str = ""
-) -> None:
+def _refuse_unknown(values: dict, known: Sequence[str], free: Sequence[str], source: str, prefix: str = "") -> None:
     for key, value in values.items():
         name = f"{prefix}{key}"
         if name not in known:

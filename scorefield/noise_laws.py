@@ -86,9 +86,7 @@ class Karras:
 
     def __call__(self, u: Tensor) -> Tensor:
         place = self.u_min + (self.u_max - self.u_min) * u
-        return karras_sigmas(place, self.sigma_min, self.sigma_max, self.rho).clamp(
-            self.sigma_min, self.sigma_max
-        )
+        return karras_sigmas(place, self.sigma_min, self.sigma_max, self.rho).clamp(self.sigma_min, self.sigma_max)
 
 
 @NOISE_LAWS.register("uniform_timestep")
@@ -112,18 +110,14 @@ class UniformTimestep:
             process = DiscreteVP.from_scheduler(process)
             object.__setattr__(self, "process", process)
         if not hasattr(process, "ve_sigma"):
-            raise UserError(
-                "uniform_timestep needs a noise process, which this teacher does not name: give `process`"
-            )
+            raise UserError("uniform_timestep needs a noise process, which this teacher does not name: give `process`")
         for name in ("sigma_min", "sigma_max"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, getattr(process, name))
         _check_range(self)
         if not self.low < self.high:
             raise UserError(f"need low < high, not {self.low} and {self.high}")
-        process.ve_sigma(
-            torch.tensor([self.low, self.high], dtype=torch.float64)
-        )  # refuses the impossible early
+        process.ve_sigma(torch.tensor([self.low, self.high], dtype=torch.float64))  # refuses the impossible early
 
     def __call__(self, u: Tensor) -> Tensor:
         sigma = self.process.ve_sigma(self.low + (self.high - self.low) * u)

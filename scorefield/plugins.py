@@ -54,9 +54,7 @@ def load_task(target: str):
     origin = Path(module.__file__ or "").resolve().parent
     if origin != folder:
         raise UserError(f"task {folder} is shadowed by another module of the name {name} at {origin}")
-    tasks = [
-        t for t in vars(module).values() if isinstance(t, type) and issubclass(t, Task) and t is not Task
-    ]
+    tasks = [t for t in vars(module).values() if isinstance(t, type) and issubclass(t, Task) and t is not Task]
     if len(tasks) != 1:
         raise UserError(f"{folder.name}/__init__.py must export exactly one Task subclass, not {len(tasks)}")
     return tasks[0]

@@ -62,9 +62,7 @@ class Draws:
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """float32 [B, *shape], strictly between 0 and 1."""
-        bits = _shift(
-            self.bits(stream, math.prod(shape)), 41
-        )  # 23 bits: exact in float32 with the half added
+        bits = _shift(self.bits(stream, math.prod(shape)), 41)  # 23 bits: exact in float32 with the half added
         return ((bits.float() + 0.5) * 2.0**-23).view(len(self), *shape)
 
     def normal(self, stream: str, *shape: int) -> Tensor:

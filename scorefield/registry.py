@@ -20,9 +20,7 @@ class Registry(Generic[T]):
 
         def add(part: T) -> T:
             if name in self._parts:
-                raise ValueError(
-                    f'{self.kind} "{name}" is registered twice: {self._parts[name]!r} and {part!r}'
-                )
+                raise ValueError(f'{self.kind} "{name}" is registered twice: {self._parts[name]!r} and {part!r}')
             self._parts[name] = part
             return part
 

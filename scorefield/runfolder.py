@@ -136,9 +136,7 @@ def git_revision() -> str | None:
     """Commit of the checkout that this package runs from, with "+changes" when it was edited."""
     here = Path(__file__).resolve().parent
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5
-        )
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5)
         if commit.returncode:
             return None
         status = subprocess.run(

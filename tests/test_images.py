@@ -23,9 +23,7 @@ def test_every_byte_survives_the_round_trip():
 
 
 def test_rounding_is_to_the_nearest_and_outliers_are_clamped():
-    values = torch.tensor(
-        [-3.0, -1.0, 0.4 / 127.5 - 1, 0.6 / 127.5 - 1, 1.0, 7.0, float("nan"), float("inf")]
-    )
+    values = torch.tensor([-3.0, -1.0, 0.4 / 127.5 - 1, 0.6 / 127.5 - 1, 1.0, 7.0, float("nan"), float("inf")])
     assert to_uint8(values).tolist() == [0, 0, 0, 1, 255, 255, 0, 255]
     half = to_uint8(torch.tensor([0.25], dtype=torch.bfloat16))
     assert half.item() == round(1.25 * 127.5)

@@ -46,9 +46,7 @@ def test_schedules_equal_diffusers(name):
 
         config = {"trained_betas": np.array(DISCRETE[name]["trained_betas"]), "num_train_timesteps": 5}
     theirs, ours = DDPMScheduler(**config), PROCESSES[name]
-    torch.testing.assert_close(
-        torch.tensor(ours.betas, dtype=F64), theirs.betas.double(), rtol=1e-4, atol=5e-7
-    )
+    torch.testing.assert_close(torch.tensor(ours.betas, dtype=F64), theirs.betas.double(), rtol=1e-4, atol=5e-7)
     torch.testing.assert_close(ours.alphas_cumprod(), theirs.alphas_cumprod.double(), rtol=2e-4, atol=1e-6)
     steps = torch.arange(ours.steps, dtype=F64)
     alphas = ours.alphas_cumprod()[: ours.steps].sqrt()
@@ -234,9 +232,7 @@ def test_forms_carry_gradients_and_broadcast(form):
     per_sample = torch.tensor([0.3, 0.6, 0.9], dtype=F64)
     as_vector = convert(x_t.tanh(), form, "x0", x_t=x_t, alpha=per_sample, sigma=1 - per_sample)
     wide = per_sample.view(3, 1, 1, 1)
-    torch.testing.assert_close(
-        as_vector, convert(x_t.tanh(), form, "x0", x_t=x_t, alpha=wide, sigma=1 - wide)
-    )
+    torch.testing.assert_close(as_vector, convert(x_t.tanh(), form, "x0", x_t=x_t, alpha=wide, sigma=1 - wide))
     (grad,) = torch.autograd.grad(as_vector.sum(), x_t)
     assert grad.abs().min() > 0
 

@@ -49,9 +49,7 @@ def test_logit_normal_time_and_its_shift():
     sigma = LogitNormalTime(0.7, 1.6, sigma_min=1e-9, sigma_max=1e9)(U)
     torch.testing.assert_close(sigma / (1 + sigma), t, rtol=1e-6, atol=1e-9)
     shifted = LogitNormalTime(0.7, 1.6, 3.0, sigma_min=1e-9, sigma_max=1e9)(U)
-    torch.testing.assert_close(
-        shifted / (1 + shifted), RectifiedFlow(shift=3.0).shifted(t), rtol=1e-6, atol=1e-9
-    )
+    torch.testing.assert_close(shifted / (1 + shifted), RectifiedFlow(shift=3.0).shifted(t), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", list(NOISE_LAWS))
@@ -137,8 +135,6 @@ def test_online_weights_are_the_error_of_that_form():
     ):
         gap = 0
         for sign, x0 in ((1, first), (-1, second)):
-            gap = gap + sign * convert(
-                x0, "x0", form, x_t=x_t, alpha=alpha, sigma=alpha * sigma, sigma_data=0.5
-            )
+            gap = gap + sign * convert(x0, "x0", form, x_t=x_t, alpha=alpha, sigma=alpha * sigma, sigma_data=0.5)
         weight = noise_laws.online_weighting(name, 0.5)(sigma)
         torch.testing.assert_close((gap**2).sum(1), weight * ((first - second) ** 2).sum(1))

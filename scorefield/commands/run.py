@@ -18,13 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", help="a task's name or folder, for example tasks/text_to_image")
     parser.add_argument("--config", type=Path, help="YAML preset; configs/TASK/default.yaml if left out")
     parser.add_argument("--out", type=Path, help="run folder; runs/TASK-TIME if left out")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest whole checkpoint in --out"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="for example training.iterations=100"
-    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.iterations=100")
 
 
 def say(text: str) -> None:
@@ -60,9 +56,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     folder.path.parent.mkdir(parents=True, exist_ok=True)
     used = (folder.path / "config.yaml").exists()
     if used and not arguments.resume:
-        raise UserError(
-            f"{folder.path} already holds a run: give --resume to go on with it, or another --out"
-        )
+        raise UserError(f"{folder.path} already holds a run: give --resume to go on with it, or another --out")
     folder.lock()
     text = configuration.to_yaml(config)
     if used and list(folder.checkpoints.glob("iteration-*")):

@@ -74,9 +74,7 @@ class FeatureStatistics:
             self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
             return
         if mean.shape != self.mean.shape:
-            raise UserError(
-                f"features have {mean.shape[0]} dimensions, those before had {self.mean.shape[0]}"
-            )
+            raise UserError(f"features have {mean.shape[0]} dimensions, those before had {self.mean.shape[0]}")
         total = self.count + count
         shift = mean.to(self.mean.device) - self.mean
         self.scatter = self.scatter + scatter.to(self.mean.device)
@@ -126,9 +124,7 @@ class FeatureStatistics:
         except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"cannot read feature statistics (mu, sigma) from {path}: {error}") from error
         if mean.ndim != 1 or sigma.shape != (len(mean), len(mean)):
-            raise UserError(
-                f"{path}: mu is {tuple(mean.shape)}, sigma {tuple(sigma.shape)}; not [D] and [D, D]"
-            )
+            raise UserError(f"{path}: mu is {tuple(mean.shape)}, sigma {tuple(sigma.shape)}; not [D] and [D, D]")
         if not (torch.isfinite(mean).all() and torch.isfinite(sigma).all()) or count < 2:
             raise UserError(f"{path}: mu or sigma is not finite, or count is below 2 ({count})")
         statistics = cls()
@@ -218,9 +214,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3, chunk: int = 1024) 
     }
 
 
-def kid(
-    real: Tensor, fake: Tensor, subsets: int = 100, seed: int = 0, size: int = 1000
-) -> tuple[float, float]:
+def kid(real: Tensor, fake: Tensor, subsets: int = 100, seed: int = 0, size: int = 1000) -> tuple[float, float]:
     """Kernel distance (Bińkowski et al. 2018): unbiased squared MMD with kernel (x·y / D + 1)^3.
 
     Args:
@@ -257,8 +251,7 @@ def pairwise_diversity(features: Tensor) -> float:
     """Mean Euclidean distance over all pairs of different rows of features [N, D], N >= 2."""
     features = _checked(features, "features", 2)
     total = sum(
-        float(_distances(features[i : i + 1024], features[i:]).triu(1).sum())
-        for i in range(0, len(features), 1024)
+        float(_distances(features[i : i + 1024], features[i:]).triu(1).sum()) for i in range(0, len(features), 1024)
     )
     return total / (len(features) * (len(features) - 1) / 2)
 

@@ -29,7 +29,5 @@ class DiffInstruct(Loss):
         online_x0: Tensor,
         **extra: Tensor,
     ) -> Tensor:
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         return weight * sum_elements((online_x0 - teacher_x0).detach() * x0)

@@ -32,9 +32,7 @@ class Dmd(Loss):
         online_x0: Tensor,
         **extra: Tensor,
     ) -> Tensor:
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         step = (spread(weight, x0) * (online_x0 - teacher_x0)).detach()
         target = (x0 - step).detach()
         return sum_elements((x0 - target).square()) / 2

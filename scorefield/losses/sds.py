@@ -24,7 +24,5 @@ class Sds(Loss):
     weighting: str = "sigma_squared"
 
     def per_sample(self, *, x0: Tensor, sigma: Tensor, teacher_x0: Tensor, **extra: Tensor) -> Tensor:
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         return weight / sigma * sum_elements((x0 - teacher_x0).detach() * x0)

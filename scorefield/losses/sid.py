@@ -42,7 +42,5 @@ class Sid(Loss):
     ) -> Tensor:
         gap = teacher_x0 - online_x0
         loss = sum_elements(gap * ((teacher_x0 - x0) - self.alpha * gap))
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         return weight * loss

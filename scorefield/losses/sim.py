@@ -154,7 +154,5 @@ class Sim(Loss):
         loss = -sum_elements(gradient * (online_x0 - x0))
         if self.kappa:
             loss = loss + self.kappa * value()
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         return weight * loss

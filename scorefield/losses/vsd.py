@@ -30,7 +30,5 @@ class Vsd(Loss):
         online_x0: Tensor,
         **extra: Tensor,
     ) -> Tensor:
-        weight = sample_weight(
-            self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data
-        )
+        weight = sample_weight(self.weighting, x0=x0, teacher_x0=teacher_x0, sigma=sigma, sigma_data=self.sigma_data)
         return weight / sigma * sum_elements((online_x0 - teacher_x0).detach() * x0)

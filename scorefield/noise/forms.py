@@ -113,9 +113,7 @@ def convert(
         return alpha * eps - sigma * x0
     if target == "flow":
         return eps - x0
-    return (sigma * x0 - sigma_data**2 * alpha * eps) / (
-        sigma_data * _sqrt(sigma**2 + (alpha * sigma_data) ** 2)
-    )
+    return (sigma * x0 - sigma_data**2 * alpha * eps) / (sigma_data * _sqrt(sigma**2 + (alpha * sigma_data) ** 2))
 
 
 def score_from_x0(x0: Tensor, x_t: Tensor, sigma: Tensor) -> Tensor:

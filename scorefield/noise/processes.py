@@ -60,9 +60,7 @@ class VE:
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
-            raise UserError(
-                f"need 0 < sigma_min < sigma_max < inf, not {self.sigma_min} and {self.sigma_max}"
-            )
+            raise UserError(f"need 0 < sigma_min < sigma_max < inf, not {self.sigma_min} and {self.sigma_max}")
 
     def alpha(self, coordinate: Tensor) -> Tensor:
         return torch.ones_like(coordinate)
@@ -109,9 +107,7 @@ class RectifiedFlow:
 
     def __post_init__(self) -> None:
         if not 0 < self.t_min < self.t_max < 1:
-            raise UserError(
-                f"need 0 < t_min < t_max < 1 (t = 1 is infinite noise), not {self.t_min}, {self.t_max}"
-            )
+            raise UserError(f"need 0 < t_min < t_max < 1 (t = 1 is infinite noise), not {self.t_min}, {self.t_max}")
         if not (self.shift > 0 and math.isfinite(self.shift)):
             raise UserError(f"shift must be positive, not {self.shift}")
 
@@ -181,9 +177,7 @@ class DiscreteVP:
         return cls(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64).tolist())
 
     @classmethod
-    def scaled_linear(
-        cls, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000
-    ) -> "DiscreteVP":
+    def scaled_linear(cls, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> "DiscreteVP":
         """Square roots of betas evenly spaced (latent diffusion, Stable Diffusion)."""
         roots = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64)
         return cls(roots.square().tolist())

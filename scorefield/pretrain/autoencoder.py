@@ -54,9 +54,7 @@ def train(
     vae = build(latent_channels, widths, images.shape[-1]).to(device)
     if device.startswith("cuda"):
         vae = vae.to(memory_format=torch.channels_last)
-    encode = (
-        torch.compile(lambda x: vae.encode(x, return_dict=False)[0].parameters) if config.compile else None
-    )
+    encode = torch.compile(lambda x: vae.encode(x, return_dict=False)[0].parameters) if config.compile else None
     decode = torch.compile(lambda z: vae.decode(z, return_dict=False)[0]) if config.compile else None
     encode = encode or (lambda x: vae.encode(x, return_dict=False)[0].parameters)
     decode = decode or (lambda z: vae.decode(z, return_dict=False)[0])

@@ -99,9 +99,7 @@ def train_judge(config: PretrainConfig, images, source, out: Path, device: str, 
     )
     judge.save(out / "judge")
     held_out = ToyboxSource(4000, toybox.TEST_SEED, config.resolution, 1, device)
-    found = judge_stage.accuracy(
-        judge, load_images(held_out, 4000, device), held_out.attributes(0, 4000), device
-    )
+    found = judge_stage.accuracy(judge, load_images(held_out, 4000, device), held_out.attributes(0, 4000), device)
     say("judge on held-out pictures: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
 
 
@@ -127,9 +125,7 @@ def obtain_autoencoder(config: PretrainConfig, images, out: Path, device: str, s
     return AutoencoderKL.from_pretrained(out / "vae").to(device).eval()
 
 
-def train_transformer(
-    config: PretrainConfig, vae, latents, source, count: int, out: Path, device: str, say
-) -> Path:
+def train_transformer(config: PretrainConfig, vae, latents, source, count: int, out: Path, device: str, say) -> Path:
     """Train text encoder and transformer, then assemble the pipeline folder."""
     from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, PixArtAlphaPipeline
     from transformers import ByT5Tokenizer
@@ -156,9 +152,7 @@ def train_transformer(
         text_encoder=text_encoder.cpu(),
         vae=vae.cpu().float(),
         transformer=network.cpu(),
-        scheduler=DPMSolverMultistepScheduler(
-            **ddpm_schedule(), solver_order=2, algorithm_type="dpmsolver++"
-        ),
+        scheduler=DPMSolverMultistepScheduler(**ddpm_schedule(), solver_order=2, algorithm_type="dpmsolver++"),
     )
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()

@@ -106,9 +106,7 @@ def fit(
             pace = (step - first_step) / max(now - start, 1e-9)
             left = (1 - done) / max(done, 1e-9) * seconds
             text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-            say(
-                f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left"
-            )
+            say(f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left")
             last_say = now
         if now - last_save > 60 * config.save_minutes:
             save()

@@ -60,9 +60,7 @@ class FolderSource:
             raise UserError(f"data folder {folder} does not exist")
         self.items = self._read_listing() if (self.folder / "captions.jsonl").exists() else self._read_pairs()
         if not self.items:
-            raise UserError(
-                f"{folder} holds no captioned picture: put name.txt beside name.png, or a captions.jsonl"
-            )
+            raise UserError(f"{folder} holds no captioned picture: put name.txt beside name.png, or a captions.jsonl")
         self.count = len(self.items)
 
     def _read_listing(self) -> list[tuple[Path, str]]:
@@ -74,9 +72,7 @@ class FolderSource:
                 record = json.loads(line)
                 path, text = self.folder / record["file"], str(record["caption"])
             except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise UserError(
-                    f'{listing} line {number} is not {{"file": …, "caption": …}}: {error}'
-                ) from error
+                raise UserError(f'{listing} line {number} is not {{"file": …, "caption": …}}: {error}') from error
             if not path.exists():
                 raise UserError(f"{listing} line {number} names {path.name}, which is not there")
             items.append((path, text))
@@ -84,9 +80,7 @@ class FolderSource:
 
     def _read_pairs(self) -> list[tuple[Path, str]]:
         pictures = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        return [
-            (p, p.with_suffix(".txt").read_text().strip()) for p in pictures if p.with_suffix(".txt").exists()
-        ]
+        return [(p, p.with_suffix(".txt").read_text().strip()) for p in pictures if p.with_suffix(".txt").exists()]
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, 3, resolution, resolution]."""

@@ -117,9 +117,7 @@ def train(
         rows = torch.randint(len(mean), (config.batch,), generator=generator, device=device)
         x0 = mean[rows].float() + deviation[rows].float() * normal()
         # stratified over the batch: less variance in the loss than independent draws
-        spread = (
-            torch.arange(config.batch, device=device) + torch.rand((), generator=generator, device=device)
-        ) % 1e9
+        spread = (torch.arange(config.batch, device=device) + torch.rand((), generator=generator, device=device)) % 1e9
         timesteps = (spread / config.batch * len(alphas_cumprod)).long().clamp(max=len(alphas_cumprod) - 1)
         signal = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         eps = normal()

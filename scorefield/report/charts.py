@@ -145,9 +145,7 @@ def line_chart(chart: Chart) -> str:
     if not series:
         return ""
     positive = min(values) > 0
-    wanted = (
-        chart.logarithmic if chart.logarithmic is not None else positive and max(values) / min(values) > 20
-    )
+    wanted = chart.logarithmic if chart.logarithmic is not None else positive and max(values) / min(values) > 20
     axes = Axes([x for s in series for x, _ in s.points], values, bool(wanted and positive))
     parts = [*axes.grid(chart.x_label)]
     for name, value in chart.marks.items():

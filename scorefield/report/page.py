@@ -193,8 +193,7 @@ def charts(data: RunData) -> list[Chart]:
         groups.setdefault(title, []).append(Series((rest or prefix).replace("_", " "), points))
     label = "images generated" if by_images else "iteration"
     found = [
-        Chart(_title(key), series, label, _ceilings(data, key))
-        for key, series in sorted(groups.items(), key=_place)
+        Chart(_title(key), series, label, _ceilings(data, key)) for key, series in sorted(groups.items(), key=_place)
     ]
     return [chart for chart in found if chart.series]
 

@@ -105,9 +105,7 @@ class RunData:
         The configuration goes before the summary, which may be older than a resumed run. Metrics are written
         at intervals, so that the summary may know of a later iteration than their last line.
         """
-        seen = [number(r.get("iteration")) for r in self.metrics[-1:]] + [
-            number(self.summary.get("iterations"))
-        ]
+        seen = [number(r.get("iteration")) for r in self.metrics[-1:]] + [number(self.summary.get("iterations"))]
         done = int(max((value for value in seen if value is not None), default=0))
         total = self._configured_iterations() or number(self.summary.get("iterations_total"))
         return done, int(total) if total else None

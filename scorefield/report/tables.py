@@ -43,9 +43,7 @@ def seconds(value: float) -> str:
     if value < 120:
         return f"{value:.3g} s"
     whole = round(value)
-    return (
-        f"{whole // 60} min {whole % 60} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
-    )
+    return f"{whole // 60} min {whole % 60} s" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def size(value: float) -> str:
@@ -75,9 +73,7 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
         return None
     objects = {name: data.part(name) for name in ROWS}
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
-    extra = sorted(
-        {k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None}
-    )
+    extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
     rows = [[name, *(cell(k, o.get(k)) for k in keys)] for name, o in objects.items() if o]
     last = []

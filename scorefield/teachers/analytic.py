@@ -93,12 +93,8 @@ class Gaussian(GaussianMixture):
         super().__init__(torch.ones_like(mean[:1]), mean[None], covariance[None], sigma_min, sigma_max)
 
 
-def eight_modes(
-    radius: float = 2.0, std: float = 0.15, dtype: torch.dtype = torch.float32
-) -> GaussianMixture:
+def eight_modes(radius: float = 2.0, std: float = 0.15, dtype: torch.dtype = torch.float32) -> GaussianMixture:
     """Eight equal round Gaussians on a ring in the plane."""
     angles = torch.arange(8, dtype=dtype) * (math.pi / 4)
     means = radius * torch.stack([angles.cos(), angles.sin()], 1)
-    return GaussianMixture(
-        torch.ones(8, dtype=dtype), means, (std**2 * torch.eye(2, dtype=dtype)).expand(8, 2, 2)
-    )
+    return GaussianMixture(torch.ones(8, dtype=dtype), means, (std**2 * torch.eye(2, dtype=dtype)).expand(8, 2, 2))

@@ -29,9 +29,7 @@ class PixArtDenoiser(Denoiser):
         null_text: (states [1, L0, C], mask [1, L0]) of the empty prompt, for guidance.
     """
 
-    def __init__(
-        self, network, process: DiscreteVP, prediction: str, null_text: tuple[Tensor, Tensor] | None = None
-    ):
+    def __init__(self, network, process: DiscreteVP, prediction: str, null_text: tuple[Tensor, Tensor] | None = None):
         super().__init__()
         self.network, self.process, self.prediction = network, process, prediction
         self.sigma_min, self.sigma_max = process.sigma_min, process.sigma_max
@@ -66,9 +64,7 @@ class PixArtDenoiser(Denoiser):
 
     def null_condition(self, like: Condition) -> Condition:
         if self.null_states is None:
-            raise UserError(
-                "this teacher has no empty-prompt embedding: use guidance scale 1 or give null_text"
-            )
+            raise UserError("this teacher has no empty-prompt embedding: use guidance scale 1 or give null_text")
         batch, length = like["text_mask"].shape
         states, mask = self.null_states, self.null_mask
         if mask.shape[1] > length:
@@ -84,9 +80,7 @@ def process_of(settings: dict) -> tuple[DiscreteVP, str]:
     forms = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
     prediction = settings.get("prediction_type", "epsilon")
     if prediction not in forms:
-        raise UserError(
-            f'prediction_type "{prediction}" is not a variance-preserving form: {", ".join(forms)}'
-        )
+        raise UserError(f'prediction_type "{prediction}" is not a variance-preserving form: {", ".join(forms)}')
     return DiscreteVP.from_scheduler(settings), forms[prediction]
 
 

@@ -93,9 +93,7 @@ def load(folder: Path, parts: list[str] | None = None) -> Checkpoint:
     if reason := damage(folder):
         raise UserError(f"checkpoint {folder} cannot be used: {reason}")
     names = [path.stem for path in folder.glob("*.safetensors")]
-    weights = {
-        name: load_file(folder / f"{name}.safetensors") for name in names if parts is None or name in parts
-    }
+    weights = {name: load_file(folder / f"{name}.safetensors") for name in names if parts is None or name in parts}
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     return Checkpoint(read_json(folder / "checkpoint.json")["iteration"], weights, state, folder)
 

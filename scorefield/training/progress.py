@@ -49,6 +49,4 @@ class Progress:
             self.last = now
             pace = (iteration - self.first) / (now - self.start)
             left = (self.total - iteration) / max(pace, 1e-9)
-            print(
-                f"  {iteration}/{self.total}  {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True
-            )
+            print(f"  {iteration}/{self.total}  {text}  {left / 60:.1f} min left", file=sys.stderr, flush=True)

@@ -30,9 +30,7 @@ class Session:
         self.generator: Generator = players.generator
         self.online = players.online
         training = self.config.training
-        self.trainer = Trainer(
-            training, players.teacher, players.online, players.generator, self.config.build_loss()
-        )
+        self.trainer = Trainer(training, players.teacher, players.online, players.generator, self.config.build_loss())
         self.iteration, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
         self._signal = 0
@@ -69,9 +67,7 @@ class Session:
         saved = checkpoint.load(folder)
         self.generator.load_state_dict(saved.weights["generator"])
         self.trainer.average.load_state_dict(saved.weights["ema"])
-        own = dict(self.online.named_parameters()) | {
-            f"buffer.{n}": b for n, b in self.online.named_buffers()
-        }
+        own = dict(self.online.named_parameters()) | {f"buffer.{n}": b for n, b in self.online.named_buffers()}
         for name, value in saved.weights["online"].items():
             own[name].data.copy_(value)
         self.trainer.load_state(saved.state)
@@ -139,10 +135,7 @@ class Session:
         if self._main:
             self.folder.append_metrics(record)
         # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
-        if (
-            self.iteration >= 0.2 * training.iterations
-            and self.iteration % self.config.checkpoints.every == 0
-        ):
+        if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
             gap = figures["x0_gap/rms"]
             if gap < self.best["gap"]:
                 self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}

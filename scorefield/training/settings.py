@@ -22,9 +22,7 @@ class PlayerConfig:
 
     def __post_init__(self) -> None:
         if self.decay not in ("none", "cosine"):
-            raise UserError(
-                f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}'
-            )
+            raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
         if self.learning_rate <= 0:
             raise UserError(f"learning_rate must be positive, not {self.learning_rate}")
 

@@ -57,9 +57,7 @@ class Trainer:
         UserError: the device is not there, or the loss needs a tensor that the trainer cannot give.
     """
 
-    def __init__(
-        self, config: TrainingConfig, teacher: Denoiser, online: Denoiser, generator: Generator, loss: Loss
-    ):
+    def __init__(self, config: TrainingConfig, teacher: Denoiser, online: Denoiser, generator: Generator, loss: Loss):
         self.config, self.loss = config, loss
         self.accelerator = make_accelerator(config)
         device = self.device = self.accelerator.device
@@ -68,9 +66,7 @@ class Trainer:
             raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
         known = {"teacher_uncond", "eps"}
         if missing := set(loss.needs) - known:
-            raise UserError(
-                f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide"
-            )
+            raise UserError(f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide")
 
         self.plain_teacher = teacher.to(device).eval()
         # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
@@ -288,13 +284,9 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "training.device is cuda, but this machine offers no CUDA device: use training.device=cpu"
-        )
+        raise UserError("training.device is cuda, but this machine offers no CUDA device: use training.device=cpu")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError(
-            "training.device is mps, but this machine offers no Metal device: use training.device=cpu"
-        )
+        raise UserError("training.device is mps, but this machine offers no Metal device: use training.device=cpu")
     if device not in ("cpu", "cuda", "mps"):
         raise UserError(f'training.device "{device}" is unknown: use auto, cpu, cuda or mps')
     return Accelerator(

@@ -149,9 +149,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     reference = toybox.real_pictures(prompts, world.TEST_SEED, REFERENCE_START, task.device, resolution)
     made["real"] = toybox.real_pictures(prompts, world.TEST_SEED, CEILING_START, task.device, resolution)
     features = judge.read(reference).features
-    verdicts = {
-        who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")
-    }
+    verdicts = {who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")}
     result["real"] = {"steps": None, "seconds_per_image": None}
     for who, verdict in verdicts.items():
         result[who] |= toybox.figures(verdict, features)

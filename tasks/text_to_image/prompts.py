@@ -37,9 +37,7 @@ def _read_lines(path: Path, field: str) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}"
-        ) from error
+        raise UserError(f"prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 def _read_jsonl(path: Path, field: str) -> list[str]:
@@ -71,9 +69,7 @@ def _read_parquet(path: Path, field: str) -> list[str]:
 def warn_of_cuts(pipeline: TextToImagePipeline, prompts: list[str], say=print) -> int:
     """Say which prompts are longer than the token limit and what is cut of the first; returns how many."""
     cuts = [
-        (prompt, cut)
-        for prompt in prompts
-        if len(prompt) >= pipeline.max_tokens / 8 and (cut := pipeline.cut(prompt))
+        (prompt, cut) for prompt in prompts if len(prompt) >= pipeline.max_tokens / 8 and (cut := pipeline.cut(prompt))
     ]
     if cuts:
         prompt, cut = cuts[0]
@@ -111,9 +107,7 @@ class TextCache:
         return condition, condition
 
 
-def make_cache(
-    pipeline: TextToImagePipeline, prompts: list[str], file: Path | None, device: str
-) -> TextCache:
+def make_cache(pipeline: TextToImagePipeline, prompts: list[str], file: Path | None, device: str) -> TextCache:
     """Encode ``prompts``, or read them from ``file`` if it was made of the same prompts and text encoder."""
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -123,9 +117,7 @@ def make_cache(
         try:
             with safe_open(file, "pt") as stored:
                 if (stored.metadata() or {}).get("key") == key:
-                    return TextCache(
-                        prompts, stored.get_tensor("states"), stored.get_tensor("lengths"), device
-                    )
+                    return TextCache(prompts, stored.get_tensor("states"), stored.get_tensor("lengths"), device)
         except Exception:
             file.unlink()  # a damaged cache is only made anew
     parts, lengths = [], []

@@ -23,9 +23,7 @@ class TeacherConfig:
 class GeneratorConfig:
     """The one-step student."""
 
-    init: str = (
-        "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
-    )
+    init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
 
 
@@ -78,8 +76,6 @@ class TextToImageConfig(RunConfig):
         if self.evaluation.samples < 2:
             raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
         if self.evaluation.teacher_steps < 1:
-            raise UserError(
-                f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}"
-            )
+            raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
         if self.evaluation.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")

@@ -74,9 +74,7 @@ class TextToImage(Task):
             load_generator(generator, Path(self.config.generator.init))
         settings = self.config.online
         if settings.kind == "lora":
-            online_score, teacher = online.with_lora(
-                teacher, settings.lora_rank, tuple(settings.lora_targets)
-            )
+            online_score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
         else:
             online_score = online.full_copy(teacher).float()
         self._prepare_previews()
@@ -120,9 +118,7 @@ class TextToImage(Task):
     def restore(self, weights: dict[str, Tensor]) -> OneStepGenerator:
         """The averaged generator of a checkpoint, without its prompt cache."""
         self.pipeline = self.open_pipeline()
-        generator = OneStepGenerator(
-            self.pipeline.denoiser().float(), self.pipeline.latent_shape, self.init_sigma()
-        )
+        generator = OneStepGenerator(self.pipeline.denoiser().float(), self.pipeline.latent_shape, self.init_sigma())
         apply_weights(generator, weights)
         return generator.eval().requires_grad_(False)
 
@@ -167,11 +163,7 @@ def load_generator(generator: Generator, source: Path) -> None:
     from safetensors.torch import load_file
 
     if source.is_dir():
-        folder = (
-            source
-            if (source / "checkpoint.json").exists()
-            else checkpoint.newest_whole(source / "checkpoints")
-        )
+        folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
         if folder is None:
             raise UserError(f"{source} holds no whole checkpoint")
         apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])

@@ -24,9 +24,7 @@ def test_attributes_are_near_uniform_and_independent():
     objects = torch.bincount(scenes.object, minlength=len(toybox.OBJECTS)).float()
     for counts in (colors, objects):
         expected = counts.mean()
-        assert (
-            (counts - expected).square() / expected
-        ).sum() < 45  # chi-square, 13 degrees: far beyond 99.9 %
+        assert ((counts - expected).square() / expected).sum() < 45  # chi-square, 13 degrees: far beyond 99.9 %
     pairs = torch.bincount(scenes.object * len(toybox.COLORS) + scenes.color).float()
     assert ((pairs - pairs.mean()).square() / pairs.mean()).sum() < 180  # 111 degrees of freedom
 
@@ -99,9 +97,7 @@ def test_objects_stay_inside_the_frame_and_views_differ():
             continue
         means = []
         for view in toybox.VIEWS:
-            pictures, _ = toybox.images(
-                range(24), 3, resolution=24, object=name, view=view, color=0, background=0
-            )
+            pictures, _ = toybox.images(range(24), 3, resolution=24, object=name, view=view, color=0, background=0)
             means.append(pictures.float().mean(0))
         for a, b in ((0, 1), (0, 2), (1, 2)):
             assert (means[a] - means[b]).abs().max() > 12, (name, a, b)

@@ -46,9 +46,7 @@ def test_frechet_agrees_with_scipy_sqrtm():
 
 def test_frechet_of_commuting_gaussians_has_the_closed_form():
     m1, m2, v1, v2 = [1.0, -2.0, 0.5], [0.0, 1.0, 0.5], [4.0, 0.25, 1.0], [1.0, 9.0, 2.0]
-    expected = sum(
-        (a - b) ** 2 + (math.sqrt(v) - math.sqrt(w)) ** 2 for a, b, v, w in zip(m1, m2, v1, v2, strict=True)
-    )
+    expected = sum((a - b) ** 2 + (math.sqrt(v) - math.sqrt(w)) ** 2 for a, b, v, w in zip(m1, m2, v1, v2, strict=True))
     a, b = with_moments(m1, np.diag(v1), 50, 0), with_moments(m2, np.diag(v2), 70, 1)
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-10)
 
@@ -152,9 +150,7 @@ def test_kid_of_full_subsets_agrees_with_loops():
     x, y = draw(9, 3, 15), draw(9, 3, 16, 0.4)
     kernel = lambda a, b: (float(a @ b) / 3 + 1) ** 3  # noqa: E731
     n = 9
-    within = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(n) for j in range(n) if i != j) / (
-        n * (n - 1)
-    )
+    within = sum(kernel(s[i], s[j]) for s in (x, y) for i in range(n) for j in range(n) if i != j) / (n * (n - 1))
     across = sum(kernel(a, b) for a in x for b in y) / (n * n)
     mean, spread = kid(x, y, subsets=3)
     assert mean == pytest.approx(within - 2 * across, rel=1e-10)

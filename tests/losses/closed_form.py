@@ -126,9 +126,7 @@ def cubature(dimension: int) -> tuple[Tensor, Tensor, Tensor]:
 def gradient(value: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Of a scalar with respect to all parameters, flat; a parameter that is not reached counts as 0."""
     grads = torch.autograd.grad(value, (a, b), allow_unused=True)
-    return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(grads, (a, b), strict=True)]
-    )
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(grads, (a, b), strict=True)])
 
 
 def loss_values(loss, a, b, teacher: Denoise, sigma: float, z, eps, wrap=lambda d: d) -> Tensor:
@@ -137,9 +135,7 @@ def loss_values(loss, a, b, teacher: Denoise, sigma: float, z, eps, wrap=lambda 
     x0 = z @ a.T + b
     x_t = x0 + sigma * eps
     online = wrap(own_denoiser(a.detach(), b.detach()))
-    return loss(
-        x0=x0, x_t=x_t, sigma=level, teacher_x0=wrap(teacher)(x_t, level), online_x0=online(x_t, level)
-    )
+    return loss(x0=x0, x_t=x_t, sigma=level, teacher_x0=wrap(teacher)(x_t, level), online_x0=online(x_t, level))
 
 
 def loss_gradient(loss, a, b, teacher, sigma, points, wrap=lambda d: d) -> Tensor:
@@ -158,9 +154,7 @@ def divergence(d, a, b, teacher, sigma: float, z, eps, *, stop: bool, space: str
     return d(y if space == "x0" else y / sigma**2)
 
 
-def divergence_gradient(
-    d, a, b, teacher, sigma: float, count: int, *, stop: bool = True, space: str = "x0"
-) -> Tensor:
+def divergence_gradient(d, a, b, teacher, sigma: float, count: int, *, stop: bool = True, space: str = "x0") -> Tensor:
     """Of E d(y) by quadrature over x_t alone: x_t = b + chol(A A^T + sigma^2 I) u."""
     u, weight = x_t_nodes(len(b), count)
     total = a @ a.T + sigma**2 * torch.eye(len(b), dtype=F64)

@@ -79,14 +79,11 @@ def test_scaling_law(name):
 def test_norms_are_per_sample_where_the_table_says(name):
     """Per-element distances are sums over elements; per-sample ones see only the norm of the whole sample."""
     distance, y, c = DISTANCES.get(name), sample(), constant()
-    split = sum(
-        distance.value(y[..., i : i + 1, j : j + 1], c, K) for i in range(SHAPE[2]) for j in range(SHAPE[3])
-    )
+    split = sum(distance.value(y[..., i : i + 1, j : j + 1], c, K) for i in range(SHAPE[2]) for j in range(SHAPE[3]))
     turned = torch.zeros_like(y)
     turned[:, 0, 0, 0] = y.flatten(1).norm(dim=1)
     sums, rotates = (
-        torch.allclose(distance.value(y, c, K), other, rtol=1e-9)
-        for other in (split, distance.value(turned, c, K))
+        torch.allclose(distance.value(y, c, K), other, rtol=1e-9) for other in (split, distance.value(turned, c, K))
     )
     assert sums == (distance.per_element or name == "squared_l2")
     assert rotates != distance.per_element
@@ -106,9 +103,7 @@ def test_agreement_of_the_scores_is_not_nan(name, c, space, dtype):
         sigma = torch.tensor([0.002, 1.0, 80.0], dtype=dtype)
         x_t = x0 + sigma[:, None]
         teacher_x0 = 0.5 * x_t
-        value = loss(
-            x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=teacher_x0 + tiny * x_t.tanh()
-        )
+        value = loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=teacher_x0 + tiny * x_t.tanh())
         (grad,) = torch.autograd.grad(value.sum(), x0)
         assert value.isfinite().all()
         assert grad.isfinite().all(), (name, tiny)

@@ -131,9 +131,7 @@ def gap(loss, plain, teacher, sigma: float, stop: bool, space: str = "x0"):
     gaps, size = [], 0
     for _ in range(BATCHES):
         z, eps = (torch.randn(BATCH, D, generator=rng, dtype=F64) for _ in range(2))
-        wanted = gradient(
-            divergence(plain, a, b, teacher, sigma, z, eps, stop=stop, space=space).mean(), a, b
-        )
+        wanted = gradient(divergence(plain, a, b, teacher, sigma, z, eps, stop=stop, space=space).mean(), a, b)
         got = gradient(loss_values(loss, a, b, teacher, sigma, z, eps).mean(), a, b)
         gaps.append(got - wanted)
         size = size + wanted / BATCHES

@@ -14,17 +14,13 @@ torch.set_num_threads(1)
 
 TEACHER = eight_modes(radius=2.0, std=0.25)
 SIGMA_DATA = 1.4
-REACHED = (
-    0.25  # sliced Wasserstein-2 distance to the truth; the start is at 1.39, independent true samples at 0.03
-)
+REACHED = 0.25  # sliced Wasserstein-2 distance to the truth; the start is at 1.39, independent true samples at 0.03
 MISSED = 0.9  # what a run with a wrong sign stays above
 ITERATIONS = 600
 
 
 def mlp(inputs: int, width: int = 96) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2)
-    )
+    return nn.Sequential(nn.Linear(inputs, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 2))
 
 
 class Online(nn.Module):
@@ -67,9 +63,7 @@ def train(loss, iterations: int = ITERATIONS, seed: int = 0, learning_rate: floa
     torch.manual_seed(seed)
     batch = 256
     generator, online = Pushforward(), Online()
-    players = [
-        torch.optim.Adam(m.parameters(), lr=learning_rate, betas=(0.0, 0.99)) for m in (generator, online)
-    ]
+    players = [torch.optim.Adam(m.parameters(), lr=learning_rate, betas=(0.0, 0.99)) for m in (generator, online)]
     online_law, law = LogNormal(-0.5, 1.2, 0.02, 20.0), Karras(0.0, 1.0, 0.05, 5.0)
     weight = online_weighting("edm", SIGMA_DATA)
     for k in range(iterations):
@@ -77,15 +71,11 @@ def train(loss, iterations: int = ITERATIONS, seed: int = 0, learning_rate: floa
             player.param_groups[0]["lr"] = learning_rate * (1 - k / iterations)
         x0 = generator(torch.randn(batch, 2))
         for _ in range(2):
-            online_step(
-                online, players[1], x0.detach(), torch.rand(batch), torch.randn(batch, 2), online_law, weight
-            )
+            online_step(online, players[1], x0.detach(), torch.rand(batch), torch.randn(batch, 2), online_law, weight)
         online.requires_grad_(False)
         sigma = law(torch.rand(batch))
         x_t = x0 + sigma[:, None] * torch.randn(batch, 2)
-        value = loss(
-            x0=x0, x_t=x_t, sigma=sigma, teacher_x0=TEACHER(x_t, sigma), online_x0=online(x_t, sigma)
-        )
+        value = loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=TEACHER(x_t, sigma), online_x0=online(x_t, sigma))
         players[0].zero_grad(set_to_none=True)
         value.mean().backward()
         players[0].step()

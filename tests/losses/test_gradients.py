@@ -55,12 +55,9 @@ def check_sim(distance, teacher, dimension, sigma, space, kappa, count=None):
     got = loss_gradient(sim(distance, space=space, kappa=kappa), a, b, teacher, sigma, points)
     options = {"count": count, "space": space}
     frozen, full = (
-        divergence_gradient(PLAIN[distance], a, b, teacher, sigma, stop=stop, **options)
-        for stop in (True, False)
+        divergence_gradient(PLAIN[distance], a, b, teacher, sigma, stop=stop, **options) for stop in (True, False)
     )
-    assert (
-        relative(frozen, full) > 10 * TOLERANCE
-    )  # the two claims differ: passing one is not passing the other
+    assert relative(frozen, full) > 10 * TOLERANCE  # the two claims differ: passing one is not passing the other
     assert relative(got, full if kappa else frozen) < TOLERANCE
 
 

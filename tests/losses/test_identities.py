@@ -79,9 +79,7 @@ def test_without_jacobian_it_is_weighted_diff_instruct(distance, c, attached):
     (got,) = torch.autograd.grad(sim(**given).sum(), x0, retain_graph=True)
     (instruct,) = torch.autograd.grad(losses.build("diff_instruct")(**given).sum(), x0)
     square = (online_x0 - teacher_x0).square().sum(1).detach()
-    factor = {"pseudo_huber": (square + C**2) ** -0.5, "l2": square**-0.5, "squared_l2": 2 + 0 * square}[
-        distance
-    ]
+    factor = {"pseudo_huber": (square + C**2) ** -0.5, "l2": square**-0.5, "squared_l2": 2 + 0 * square}[distance]
     torch.testing.assert_close(got, factor[:, None] * instruct, rtol=1e-12, atol=1e-14)
 
 
@@ -96,9 +94,7 @@ def test_losses_without_jacobian_ignore_graphs(name):
         x_t = x0 + SIGMA * eps if attached else (x0 + SIGMA * eps).detach()
         loss = losses.build(name)
         assert not loss.needs_jacobian
-        value = loss(
-            x0=x0, x_t=x_t, sigma=level, teacher_x0=TEACHERS["mixture"](D)(x_t, level), online_x0=0.9 * x_t
-        )
+        value = loss(x0=x0, x_t=x_t, sigma=level, teacher_x0=TEACHERS["mixture"](D)(x_t, level), online_x0=0.9 * x_t)
         grads.append(torch.autograd.grad(value.sum(), x0)[0])
     assert torch.equal(*grads)
 
@@ -175,14 +171,9 @@ def test_unfused_sid_losses_match_in_value_and_not_in_gradient():
     a, b = parameters(D)
     teacher, points = TEACHERS["gaussian"](D), cubature(D)
     z, eps, weights = points
-    values = [
-        (weights * loss_values(form, a, b, teacher, SIGMA, z, eps)).sum()
-        for form in (norm_form, projected_form)
-    ]
+    values = [(weights * loss_values(form, a, b, teacher, SIGMA, z, eps)).sum() for form in (norm_form, projected_form)]
     torch.testing.assert_close(*values, rtol=1e-10, atol=0)
-    naive, projected = (
-        loss_gradient(form, a, b, teacher, SIGMA, points) for form in (norm_form, projected_form)
-    )
+    naive, projected = (loss_gradient(form, a, b, teacher, SIGMA, points) for form in (norm_form, projected_form))
     assert relative(naive, projected) > 0.1
     full = 2 * loss_gradient(losses.build("sid", alpha=0.5, weighting="none"), a, b, teacher, SIGMA, points)
     assert relative(naive, full) > 0.1

@@ -118,9 +118,7 @@ def test_shapes_are_checked():
         loss(**{**given(), "teacher_x0": torch.zeros(3, 2, 1)})
 
 
-@pytest.mark.parametrize(
-    "bad", [lambda y: y.sum(), lambda y: y, lambda y: 3.0, lambda y: torch.zeros(len(y))]
-)
+@pytest.mark.parametrize("bad", [lambda y: y.sum(), lambda y: y, lambda y: 3.0, lambda y: torch.zeros(len(y))])
 def test_user_distances_are_checked(bad):
     with pytest.raises(UserError, match="distance must"):
         losses.build("sim", distance=bad)(**given())
@@ -172,8 +170,6 @@ def test_importing_losses_needs_nothing_but_torch():
         "import sys, torch; before = set(sys.modules); import scorefield.losses; "
         "print(*sorted({m.split('.')[0] for m in set(sys.modules) - before}))"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     foreign = [m for m in out if m != "scorefield" and m not in sys.stdlib_module_names and m != "torch"]
     assert foreign == []

@@ -20,9 +20,7 @@ def test_ticks_are_round_and_inside():
 def test_lines_are_drawn_where_their_values_lie():
     chart = Chart("t", [Series("a", [(0, 1.0), (5, 10.0), (10, 100.0)])])
     svg = line_chart(chart)
-    start, middle, end = (
-        tuple(map(float, p)) for p in re.findall(r"[ML](\S+) ([\d.]+)", svg.split('class="line')[1])
-    )
+    start, middle, end = (tuple(map(float, p)) for p in re.findall(r"[ML](\S+) ([\d.]+)", svg.split('class="line')[1]))
     assert middle[0] == pytest.approx((start[0] + end[0]) / 2, abs=0.1)
     assert middle[1] == pytest.approx((start[1] + end[1]) / 2, abs=0.1)  # halfway on a logarithmic axis
     assert end[1] < start[1]

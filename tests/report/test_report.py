@@ -125,10 +125,7 @@ def write_evaluation(run: Path, count: int) -> None:
     write(run / "evaluation" / "worst.json", worst)
     draw = random.Random(3)
     attributes = {
-        group: {
-            n: {"real": 0.99, "teacher": 0.94, "student": 0.75 + 0.2 * draw.random(), "count": 80}
-            for n in names
-        }
+        group: {n: {"real": 0.99, "teacher": 0.94, "student": 0.75 + 0.2 * draw.random(), "count": 80} for n in names}
         for group, names in (("object", OBJECTS), ("color", COLORS), ("view", VIEWS), ("all", ["all three"]))
     }
     write(run / "evaluation" / "attributes.json", attributes)
@@ -310,9 +307,7 @@ def test_an_empty_folder_gives_a_page(tmp_path):
 
 
 def test_broken_files_never_raise(run):
-    (run / "metrics.jsonl").write_bytes(
-        b'\xff\xfe\n[1]\n{"iteration": "x"}\n{"iteration": 3, "loss/online": NaN}\n'
-    )
+    (run / "metrics.jsonl").write_bytes(b'\xff\xfe\n[1]\n{"iteration": "x"}\n{"iteration": 3, "loss/online": NaN}\n')
     for name in ("samples/layout.json", "evaluation/attributes.json", "environment.json"):
         (run / name).write_text('{"cut": ')
     (run / "evaluation/worst.json").write_text('[{"prompt": null, "said": 3, "confidence": "high"}, 7]')
@@ -325,9 +320,7 @@ def test_broken_files_never_raise(run):
     assert "film" not in page.ids
 
 
-@pytest.mark.parametrize(
-    "record", [{"teacher": "../secret.png"}, {"teacher": "/etc/hostname"}, {"teacher": "a\0b"}]
-)
+@pytest.mark.parametrize("record", [{"teacher": "../secret.png"}, {"teacher": "/etc/hostname"}, {"teacher": "a\0b"}])
 def test_only_files_of_the_run_are_read(run, record):
     save_image(drawing("mug", "red", 0, 0), run.parent / "secret.png")
     write(run / "evaluation/pairs.json", [{"prompt": "p", **record}])

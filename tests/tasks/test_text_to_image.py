@@ -57,7 +57,9 @@ def run(tmp_path_factory):
 
 def test_the_run_folder_holds_what_its_contract_says(run):
     summary = json.loads((run / "summary.json").read_text())
-    keys = "task seed device loss wall_seconds peak_memory_bytes iterations images_generated nan_samples feature_network"
+    keys = (
+        "task seed device loss wall_seconds peak_memory_bytes iterations images_generated nan_samples feature_network"
+    )
     assert set(keys.split()) <= set(summary)
     for who in ("real", "teacher", "student"):
         row = summary[who]
@@ -78,9 +80,7 @@ def test_the_run_folder_holds_what_its_contract_says(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss/generator" in line]
     assert [line["iteration"] for line in logged] == [2, 4, 6]
-    assert {"x0_gap/rms", "grad_norm/generator", "images_per_sec", "memory_bytes", "nan_samples"} <= set(
-        logged[0]
-    )
+    assert {"x0_gap/rms", "grad_norm/generator", "images_per_sec", "memory_bytes", "nan_samples"} <= set(logged[0])
     assert (run / "checkpoints" / "latest.txt").read_text().strip() == "iteration-000006"
 
 
@@ -144,9 +144,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     more = ["training.iterations=12", "checkpoints.every=2", "evaluation.judge=none", "training.batch=8"]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert spawn(*command(straight, *more)).returncode == 0
-    process = subprocess.Popen(
-        command(killed, *more), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(killed, *more), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not checkpoint.listed(killed / "checkpoints") and time.monotonic() < deadline:
         time.sleep(0.05)

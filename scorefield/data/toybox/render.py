@@ -57,9 +57,7 @@ def pixel_rays(scenes: Scenes, resolution: int, supersample: int) -> tuple[Tenso
 
 
 @torch.no_grad()
-def render(
-    scenes: Scenes, resolution: int = 64, supersample: int = 2, device: str | torch.device = "cpu"
-) -> Rendering:
+def render(scenes: Scenes, resolution: int = 64, supersample: int = 2, device: str | torch.device = "cpu") -> Rendering:
     """Render scenes; each object's scenes go through its parts together, in pieces that bound the memory."""
     batch = len(scenes)
     scenes = scenes.to(device)
@@ -104,15 +102,11 @@ def _trace(name: str, scenes: Scenes, resolution: int, supersample: int) -> tupl
         paint = torch.where(nearer, index, paint)
     found = (paint >= 0).nonzero().flatten()
     scene, pixel, paint, normal = scene[found], pixel[found], paint[found], normal[found]
-    palette = torch.tensor([PAINTS.get(part.paint, (0.0, 0.0, 0.0)) for part in built.parts], device=device)[
-        paint
-    ]
+    palette = torch.tensor([PAINTS.get(part.paint, (0.0, 0.0, 0.0)) for part in built.parts], device=device)[paint]
     plain = torch.tensor([part.paint == "main" for part in built.parts], device=device)[paint]
     main = torch.tensor(list(COLORS.values()), device=device)[scenes.color][scene]
     colour = torch.where(plain[:, None], main, palette)
-    ground[scene, pixel] = _shade(
-        colour, normal, rays[found], scenes.light[scene], scenes.light_strength[scene]
-    )
+    ground[scene, pixel] = _shade(colour, normal, rays[found], scenes.light[scene], scenes.light_strength[scene])
     depth = torch.full(direction.shape[:2], torch.inf, device=device)
     depth[scene, pixel] = best[found] * scale[scene]
     return ground, depth, torch.isfinite(depth).float()

@@ -106,9 +106,7 @@ def sample_scenes(
         object=what,
         color=_fixed(color, COLOR_NAMES, "color", draws.integers("color", len(COLOR_NAMES))),
         view=torch.where(fronts[what], seen, -1),
-        background=_fixed(
-            background, BACKGROUND_NAMES, "background", draws.integers("ground", len(BACKGROUND_NAMES))
-        ),
+        background=_fixed(background, BACKGROUND_NAMES, "background", draws.integers("ground", len(BACKGROUND_NAMES))),
         azimuth_deg=azimuth,
         elevation_deg=between("elevation", 8, 30),
         distance=between("distance", 3.38, 3.76),
@@ -124,9 +122,7 @@ def sample_scenes(
 def camera_to_world(scenes: Scenes) -> Tensor:
     """float32 [B, 4, 4] in the OpenGL convention: x right, y up, the camera looks along -z."""
     azimuth, elevation = scenes.azimuth_deg.deg2rad(), scenes.elevation_deg.deg2rad()
-    back = torch.stack(
-        [azimuth.sin() * elevation.cos(), elevation.sin(), azimuth.cos() * elevation.cos()], -1
-    )
+    back = torch.stack([azimuth.sin() * elevation.cos(), elevation.sin(), azimuth.cos() * elevation.cos()], -1)
     right = torch.stack([azimuth.cos(), torch.zeros_like(azimuth), -azimuth.sin()], -1)
     up = torch.linalg.cross(back, right)
     place = scenes.look_at + scenes.distance[:, None] * back

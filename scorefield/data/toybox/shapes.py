@@ -37,12 +37,8 @@ class Part:
     def corners(self) -> Tensor:
         """float64 [8, 3]: corners of a box around the part, in the object frame."""
         x, y, z = self.half_extent()
-        signs = torch.tensor(
-            [[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=torch.float64
-        )
-        return signs * torch.tensor([x, y, z], dtype=torch.float64) @ self.rotation().T + torch.tensor(
-            self.at
-        )
+        signs = torch.tensor([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=torch.float64)
+        return signs * torch.tensor([x, y, z], dtype=torch.float64) @ self.rotation().T + torch.tensor(self.at)
 
     def half_extent(self) -> tuple[float, float, float]:
         if self.kind == "frustum":
@@ -106,9 +102,7 @@ def _hit_frustum(size: Tensor, o: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     x, y, z = ox + best * dx, oy + best * dy, oz + best * dz
     lean = -slope * (mid + slope * y)
     flat = lid != 0
-    normal = torch.stack(
-        [torch.where(flat, 0.0, x), torch.where(flat, lid, lean), torch.where(flat, 0.0, z)], -1
-    )
+    normal = torch.stack([torch.where(flat, 0.0, x), torch.where(flat, lid, lean), torch.where(flat, 0.0, z)], -1)
     return best, normal
 
 
