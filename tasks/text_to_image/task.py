@@ -86,7 +86,7 @@ class TextToImage(Task):
             f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.train_prompts)} from {self.config.prompts.path}",
-            f"generator: x = D({self.init_sigma():.4f} z, {self.init_sigma():.4f}, text), from {self.config.generator.init}",
+            f"generator: x = D(s z, s, text), s = {self.init_sigma():.4f}, from {self.config.generator.init}",
         ]
 
     def _prepare_previews(self) -> None:
