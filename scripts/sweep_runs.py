@@ -30,7 +30,15 @@ def main() -> None:
     while (waiting or running) and time.monotonic() < end:
         while waiting and len(running) < arguments.jobs:
             name, overrides = waiting.pop(0)
-            words = [sys.executable, "-m", "scorefield", "run", "tasks/text_to_image", "--out", str(arguments.out / name)]
+            words = [
+                sys.executable,
+                "-m",
+                "scorefield",
+                "run",
+                "tasks/text_to_image",
+                "--out",
+                str(arguments.out / name),
+            ]
             log = (arguments.out / f"{name}.log").open("w")
             running[name] = subprocess.Popen([*words, *common, *overrides], stdout=log, stderr=log, env=environment)
         for name in [name for name, process in running.items() if process.poll() is not None]:

@@ -84,6 +84,15 @@ def process_of(settings: dict) -> tuple[DiscreteVP, str]:
     return DiscreteVP.from_scheduler(settings), forms[prediction]
 
 
+def quiet() -> None:
+    """No progress bars of the libraries between our own lines."""
+    import diffusers
+    import transformers
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+
 @dataclass
 class TextToImagePipeline:
     """The parts of a pipeline folder, each loaded when it is first needed.
@@ -120,6 +129,7 @@ class TextToImagePipeline:
             ) from error
 
     def _load(self, loader, part: str, **options):
+        quiet()
         try:
             return loader.from_pretrained(self.path, subfolder=part, **options)
         except Exception as error:

@@ -5,6 +5,8 @@ import time
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.runfolder import RunFolder, peak_memory
@@ -116,7 +118,7 @@ class Session:
         self._nan_before, self._skipped_before = figures["nan_samples"], figures["skipped_steps"]
         local = training.batch * iterations // trainer.accelerator.num_processes
         if bad > local / 2 or skipped > iterations:
-            low, high = trainer.generator_noise.sigma_range
+            low, high = trainer.generator_noise(torch.tensor([1e-6, 1 - 1e-6], device=trainer.device)).tolist()
             raise UserError(
                 f"iteration {self.iteration}: {bad} of {local} samples and {skipped} steps were not finite, so training"
                 f" stopped (player: {'generator' if bad else 'online score or generator gradient'}, sigma {low:.3g} to"

@@ -103,7 +103,7 @@ class Trainer:
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
 
-        for update in range(config.online_updates):
+        for update in range(config.online_updates if self.loss.needs_online else 0):
             for place, draws in enumerate(parts):
                 if shared:
                     sample = shared[0]
@@ -165,8 +165,10 @@ class Trainer:
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
                 teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
-            with self.clock("online_forward"):
-                online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
+            online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
+            if self.loss.needs_online:
+                with self.clock("online_forward"):
+                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
             extra = {"eps": eps} if "eps" in self.loss.needs else {}
             if "teacher_uncond" in self.loss.needs:
                 null = self.plain_teacher.null_condition(batch.teacher_condition)

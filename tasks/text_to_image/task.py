@@ -2,12 +2,13 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorefield import resources
+from scorefield import noise_laws, resources
 from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.generators.one_step import OneStepGenerator
@@ -35,6 +36,11 @@ class TextToImage(Task):
     def check(self) -> None:
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
+        process = self.pipeline.process
+        range_of = SimpleNamespace(process=process, sigma_min=process.sigma_min, sigma_max=process.sigma_max)
+        for law in (self.config.training.generator_noise, self.config.training.online_noise):
+            noise_laws.build(law, range_of)
+        noise_laws.online_weighting(self.config.training.online_weighting)
         self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)

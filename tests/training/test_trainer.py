@@ -169,3 +169,13 @@ def test_the_average_follows_with_its_half_life():
 def test_batches_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match="accumulation"):
         TrainingConfig(batch=10, accumulation=3)
+
+
+def test_score_distillation_without_an_online_score_runs_and_collapses_to_the_mode():
+    trainer = make("sds")
+    start = [p.detach().clone() for p in trainer.online.parameters()]
+    for k in range(300):
+        trainer.iteration(k)
+    assert all(torch.equal(a, b) for a, b in zip(start, trainer.online.parameters(), strict=True))
+    assert (trainer.generator.shift - MEAN).abs().max() < 0.2
+    assert trainer.generator.scale.abs().max() < 0.3  # SDS seeks modes: the spread is lost
