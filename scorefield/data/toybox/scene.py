@@ -63,7 +63,7 @@ def _fixed(value: str | int | Tensor | None, names: Sequence[str], kind: str, dr
     if value is None:
         return drawn
     if isinstance(value, Tensor):
-        return torch.where(value >= 0, value, drawn)
+        return torch.where(torch.ge(value, 0), value, drawn)
     if isinstance(value, str):
         if value not in names:
             raise UserError(f'toybox has no {kind} "{value}": {suggest(value, names)}')
