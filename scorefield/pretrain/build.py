@@ -42,10 +42,15 @@ class PretrainConfig:
     seed: int = 0
     device: str = "auto"
     judge: bool = True  # train the judge too (toybox only: it needs the true attributes)
+    until: str = "transformer"  # stop after this stage: judge, autoencoder or transformer
     architecture: Architecture = field(default_factory=Architecture)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     transformer: TeacherStageConfig = field(default_factory=TeacherStageConfig)
     judge_stage: StageConfig = field(default_factory=StageConfig)
+
+    def __post_init__(self) -> None:
+        if self.until not in ("judge", "autoencoder", "transformer"):
+            raise UserError(f'until "{self.until}" is unknown: use judge, autoencoder or transformer')
 
 
 def open_source(config: PretrainConfig, device: str) -> Source:
@@ -63,7 +68,7 @@ def ddpm_schedule() -> dict:
 def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] = print) -> Path:
     """Run the stages that are not done yet and write the pipeline folder ``out``/pipeline.
 
-    Each stage keeps a resumable state in ``out`` and its result in a folder of its own, so that a second call
+    Returns the folder of the last stage that ``config.until`` allows. Each stage keeps a resumable state in ``out`` and its result in a folder of its own, so that a second call
     goes on where the first was stopped.
     """
     device = config.device
@@ -79,7 +84,11 @@ def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] 
 
     if config.judge and config.data == "toybox" and not (out / "judge" / "judge.json").exists():
         train_judge(config, images, source, out, device, say)
+    if config.until == "judge":
+        return out / "judge"
     vae = obtain_autoencoder(config, images, out, device, say)
+    if config.until == "autoencoder":
+        return out / "vae"
     latents = autoencoder.encode_images(vae, images)
     say(f"latents {tuple(latents[0].shape)}, deviation {latents[1].float().mean():.3f}")
     del images
