@@ -68,8 +68,8 @@ def ddpm_schedule() -> dict:
 def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] = print) -> Path:
     """Run the stages that are not done yet and write the pipeline folder ``out``/pipeline.
 
-    Returns the folder of the last stage that ``config.until`` allows. Each stage keeps a resumable state in ``out`` and its result in a folder of its own, so that a second call
-    goes on where the first was stopped.
+    Each stage keeps a resumable state in ``out`` and its result in a folder of its own, so that a second call
+    goes on where the first was stopped. Returns the folder of the last stage that ``config.until`` allows.
     """
     device = config.device
     if device == "auto":

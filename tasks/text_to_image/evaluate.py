@@ -28,14 +28,9 @@ DIVERSITY_PROMPTS, DIVERSITY_SAMPLES = 10, 8
 SHOWN, WORST = 24, 20
 
 
-def held_out_prompts(config: TextToImageConfig, train: list[str], count: int, start: int = 0) -> list[str]:
-    """Prompts that are measured on: of Toybox's test seed, or, without a judge, from the training list.
-
-    A wording may occur in training by chance (Toybox has some ten thousand of them); scenes and noise do not.
-    """
-    if config.evaluation.judge != "none":
-        return world.prompts(count, world.TEST_SEED, start)
-    return [train[k % len(train)] for k in range(count)]
+def repeated(prompts: list[str], count: int) -> list[str]:
+    """``count`` prompts, from the start again when there are fewer."""
+    return [prompts[k % len(prompts)] for k in range(count)]
 
 
 def start_noise(pipeline: TextToImagePipeline, count: int, seed: int, device: str) -> Tensor:
@@ -76,12 +71,8 @@ class Pictures:
     """Makes pictures of prompts with the teacher and the student of one run."""
 
     def __init__(self, task: "TextToImage", generator: Generator):
-        self.config, self.pipeline, self.generator, self.device = (
-            task.config,
-            task.pipeline,
-            generator,
-            task.device,
-        )
+        self.config, self.pipeline, self.device = task.config, task.pipeline, task.device
+        self.generator, self.held_out = generator, task.prompts.held_out
         self.denoiser = self.pipeline.denoiser()
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
@@ -105,7 +96,7 @@ class Pictures:
 
     def seconds(self, make, count: int = 16) -> float:
         """Seconds per image of a batch of ``count``, text encoding and decoding included; the second of two runs."""
-        prompts, z = world.prompts(count, world.TEST_SEED), self.noise(count, EVALUATION_SEED)
+        prompts, z = repeated(self.held_out, count), self.noise(count, EVALUATION_SEED)
         for _ in range(2):
             start = time.perf_counter()
             make(prompts, z)
@@ -120,10 +111,10 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     config, folder = task.config, task.folder
     pictures = Pictures(task, generator)
     settings = config.evaluation
-    prompts = held_out_prompts(config, task.train_prompts, samples)
+    prompts = repeated(task.prompts.held_out, samples)
     z = pictures.noise(samples, EVALUATION_SEED)
     made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
-    preview = held_out_prompts(config, task.train_prompts, settings.preview)
+    preview = repeated(task.prompts.held_out, settings.preview)
     save_grid(
         pictures.teacher(preview, pictures.noise(len(preview), 20)),
         folder.samples / "teacher.png",
@@ -163,7 +154,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
 def diversity(pictures: Pictures, judge: Judge, who: str, resolution: int) -> float:
     """Mean feature distance among several pictures of one prompt."""
     count = DIVERSITY_PROMPTS * DIVERSITY_SAMPLES
-    prompts = [p for p in world.prompts(DIVERSITY_PROMPTS, world.TEST_SEED) for _ in range(DIVERSITY_SAMPLES)]
+    prompts = [p for p in repeated(pictures.held_out, DIVERSITY_PROMPTS) for _ in range(DIVERSITY_SAMPLES)]
     if who == "real":
         images = toybox.real_pictures(prompts, world.TEST_SEED, DIVERSITY_START, pictures.device, resolution)
     else:

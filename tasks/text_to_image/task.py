@@ -41,7 +41,7 @@ class TextToImage(Task):
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, range_of)
         noise_laws.online_weighting(self.config.training.online_weighting)
-        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
@@ -68,9 +68,9 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
-        warn_of_cuts(self.pipeline, self.train_prompts)
+        warn_of_cuts(self.pipeline, self.prompts.train)
         cache = make_cache(
-            self.pipeline, self.train_prompts, self.folder.path / "cache" / "text.safetensors", self.device
+            self.pipeline, self.prompts.train, self.folder.path / "cache" / "text.safetensors", self.device
         )
         teacher = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
@@ -91,12 +91,13 @@ class TextToImage(Task):
         return [
             f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
-            f"prompts: {len(self.train_prompts)} from {self.config.prompts.path}",
+            f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
+            + ("the same ones" if self.prompts.shared else f"{len(self.prompts.held_out)} others"),
             f"generator: x = D(s z, s, text), s = {self.init_sigma():.4f}, from {self.config.generator.init}",
         ]
 
     def _prepare_previews(self) -> None:
-        prompts = evaluate.held_out_prompts(self.config, self.train_prompts, self.config.evaluation.preview)
+        prompts = evaluate.repeated(self.prompts.held_out, self.config.evaluation.preview)
         self.preview_prompts = prompts
         self.preview_text = self.pipeline.encode(prompts)
         self.preview_z = evaluate.start_noise(self.pipeline, len(prompts), PREVIEW_SEED, self.device)
@@ -142,7 +143,7 @@ class TextToImage(Task):
 
     def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
         generator = self.restore(weights)
-        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:

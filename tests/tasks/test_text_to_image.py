@@ -298,3 +298,32 @@ def test_a_task_folder_outside_the_repository_runs(tmp_path, capsys):
     assert "it is me" in capsys.readouterr().out
     assert main(["run", "text_to_imag"]) == 2
     assert "text_to_image" in one_line(capsys)
+
+
+def prompts_of(**settings):
+    from tasks.text_to_image.prompts import read_prompts
+    from tasks.text_to_image.settings import TextToImageConfig
+
+    config = TextToImageConfig()
+    for key, value in settings.items():
+        section, name = key.split("__")
+        setattr(getattr(config, section), name, value)
+    return read_prompts(config)
+
+
+def test_no_prompt_is_both_trained_and_measured_on(tmp_path):
+    found = prompts_of(evaluation__samples=2000)
+    assert len(found.held_out) == 2000
+    assert not set(found.held_out) & set(found.train)
+    texts = [f"picture number {k}" for k in range(300)]
+    (tmp_path / "all.txt").write_text("\n".join(texts))
+    path = str(tmp_path / "all.txt")
+    found = prompts_of(prompts__path=path, evaluation__judge="none", evaluation__samples=500)
+    assert sorted(found.train + found.held_out) == sorted(texts)
+    assert 10 < len(found.held_out) < 60
+    (tmp_path / "other.txt").write_text("one thing\npicture number 7\n")
+    found = prompts_of(prompts__path=path, evaluation__judge="none", evaluation__prompts=str(tmp_path / "other.txt"))
+    assert found.held_out == ["one thing", "picture number 7"]
+    assert len(found.train) == 299
+    (tmp_path / "few.txt").write_text("only this")
+    assert prompts_of(prompts__path=str(tmp_path / "few.txt"), evaluation__judge="none").shared
