@@ -34,7 +34,7 @@ class Prompts:
 def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
     """Training and (at least ``samples``) held-out prompts; no text is in both unless there are too few.
 
-    Held out are: the file ``evaluation.prompts``; else, with Toybox's judge, captions of its test seed; else one
+    Held out are: ``evaluation.prompts`` (a file, or "toybox:SEED"); else, with Toybox's judge, captions of its test seed; else one
     in ten of the training file, chosen by a hash of the text so that the choice outlives a reordered file.
     Raises UserError for a missing, empty or broken file.
     """
@@ -44,7 +44,9 @@ def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
     else:
         train = read_file(Path(settings.path), settings.field)
         train = train[: settings.count] if settings.count else train
-    if config.evaluation.prompts:
+    if config.evaluation.prompts.startswith("toybox:"):
+        held_out = fresh(toybox.prompt_stream(toybox_seed(config.evaluation.prompts)), train, wanted)
+    elif config.evaluation.prompts:
         held_out = read_file(Path(config.evaluation.prompts), settings.field)
     elif config.evaluation.judge != "none":
         held_out = fresh(toybox.prompt_stream(toybox.TEST_SEED), train, wanted)
@@ -61,6 +63,14 @@ def fresh(stream: Iterator[str], train: list[str], count: int) -> list[str]:
     """The first ``count`` texts of ``stream`` that training does not use."""
     known = set(train)
     return list(islice((text for text in stream if text not in known), count))
+
+
+def toybox_seed(text: str) -> int:
+    """SEED of "toybox:SEED"; raises UserError when it is no number, or the seed that training prompts come from."""
+    seed = text.removeprefix("toybox:")
+    if not seed.isdecimal() or int(seed) == toybox.TRAIN_SEED:
+        raise UserError(f'evaluation.prompts "{text}" must be a file or toybox:SEED with a seed of 1 or more')
+    return int(seed)
 
 
 def read_file(path: Path, field: str) -> list[str]:

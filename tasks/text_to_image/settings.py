@@ -54,7 +54,8 @@ class EvaluationConfig:
     """How the result is measured and shown."""
 
     samples: int = 500  # held-out prompts
-    prompts: str = ""  # a file of them (as prompts.path); empty: Toybox's test seed, or a share kept out of training
+    # a file of them (as prompts.path) or toybox:SEED; empty: Toybox's test seed, or a share kept out of training
+    prompts: str = ""
     teacher_steps: int = 32
     teacher_guidance: float = 2.0
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from scorefield.cli import main
+from scorefield.errors import UserError
 from scorefield.training import checkpoint
 
 SHORT = [
@@ -327,3 +328,8 @@ def test_no_prompt_is_both_trained_and_measured_on(tmp_path):
     assert len(found.train) == 299
     (tmp_path / "few.txt").write_text("only this")
     assert prompts_of(prompts__path=str(tmp_path / "few.txt"), evaluation__judge="none").shared
+    other = prompts_of(evaluation__prompts="toybox:7")
+    assert other.held_out != prompts_of().held_out
+    assert not set(other.held_out) & set(other.train)
+    with pytest.raises(UserError, match="toybox:SEED"):
+        prompts_of(evaluation__prompts="toybox:0")
