@@ -34,8 +34,9 @@ class Prompts:
 def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
     """Training and (at least ``samples``) held-out prompts; no text is in both unless there are too few.
 
-    Held out are: ``evaluation.prompts`` (a file, or "toybox:SEED"); else, with Toybox's judge, captions of its test seed; else one
-    in ten of the training file, chosen by a hash of the text so that the choice outlives a reordered file.
+    Held out are: ``evaluation.prompts`` (a file, or "toybox:SEED"); else, with Toybox's judge, captions of its
+    test seed; else one in ten of the training file, chosen by a hash of the text so that the choice outlives a
+    reordered file.
     Raises UserError for a missing, empty or broken file.
     """
     settings, wanted = config.prompts, max(config.evaluation.samples, config.evaluation.preview, samples)
