@@ -9,7 +9,7 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scorefield.errors import UserError
 from scorefield.files import read_json, write_json, write_text
@@ -29,7 +29,7 @@ class RunFolder:
         self.checkpoints, self.samples = self.path / "checkpoints", self.path / "samples"
         self.evaluation, self.export = self.path / "evaluation", self.path / "export"
         self.metrics_file = self.path / "metrics.jsonl"
-        self._lock = None
+        self._lock: IO[str] | None = None
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":

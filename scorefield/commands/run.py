@@ -71,8 +71,10 @@ def refuse_changes(folder: RunFolder, text: str) -> None:
     from omegaconf import OmegaConf
 
     free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.")
-    old, new = (OmegaConf.to_container(OmegaConf.create(t)) for t in (folder.config_text(), text))
-    changed = [c for c in configuration.differences(old, new) if not c.startswith(free)]
+    old, new = (dict(OmegaConf.to_container(OmegaConf.create(t)) or {}) for t in (folder.config_text(), text))  # type: ignore[arg-type]
+    changed = [
+        c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
+    ]
     if changed:
         raise UserError(
             f"{folder.path} was started with other settings: {'; '.join(changed)}; resume with the same, or start anew"

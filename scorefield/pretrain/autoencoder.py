@@ -28,7 +28,7 @@ def build(latent_channels: int, widths: tuple[int, ...], resolution: int):
 
 def reconstruction_loss(target: Tensor, output: Tensor) -> Tensor:
     """L1 + squared error + L1 of the finite differences (edges), a scalar; images [B, 3, H, W] in [-1, 1]."""
-    edges = 0.0
+    edges = torch.zeros((), device=output.device)
     for axis in (2, 3):
         edges = edges + (target.diff(dim=axis) - output.diff(dim=axis)).abs().mean()
     return F.l1_loss(output, target) + F.mse_loss(output, target) + edges

@@ -52,7 +52,7 @@ def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
     elif config.evaluation.judge != "none":
         held_out = fresh(toybox.prompt_stream(toybox.TEST_SEED), train, wanted)
     else:
-        held_out = [text for text in train if hashlib.sha256(text.encode()).digest()[0] < 26][:wanted]
+        held_out = [text for text in train if hashlib.sha256(text.encode()).digest()[0] < 26]
         if not held_out or len(held_out) == len(train):
             return Prompts(train, train, shared=True)
     known = set(held_out)

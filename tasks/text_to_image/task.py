@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield import noise_laws, resources
+from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.generators.one_step import OneStepGenerator
@@ -72,7 +73,7 @@ class TextToImage(Task):
         cache = make_cache(
             self.pipeline, self.prompts.train, self.folder.path / "cache" / "text.safetensors", self.device
         )
-        teacher = self.pipeline.denoiser()
+        teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
         generator = OneStepGenerator(student, self.pipeline.latent_shape, self.init_sigma(), cache)
