@@ -1,6 +1,8 @@
 """Measure and show: real pictures, the many-step teacher and the one-step student on held-out prompts."""
 
+import hashlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,7 @@ from scorefield import resources
 from scorefield.data import toybox as world
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
-from scorefield.files import write_json
+from scorefield.files import read_json, write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
@@ -67,6 +69,26 @@ def make_scheduler(settings: dict):
     return DPMSolverMultistepScheduler.from_config(settings)
 
 
+def best_teacher(config: TextToImageConfig, pipeline: TextToImagePipeline) -> tuple[int, float]:
+    """Steps and guidance scale that the teacher is measured at: configured, else the best that its sweep found.
+
+    ``sweep.json`` (scripts/sweep_teacher.py) lies in the pipeline's folder or beside it and counts only for the very
+    weights that it was made with.
+    """
+    settings, found = config.evaluation, {}
+    folder = Path(pipeline.path)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    for place in (folder / "sweep.json", folder.parent / "sweep.json"):
+        if place.is_file() and weights.is_file():
+            sweep = read_json(place)
+            if sweep.get("transformer_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest():
+                found = sweep["best"]
+                break
+    steps = settings.teacher_steps or found.get("steps", 20)
+    guidance = settings.teacher_guidance
+    return steps, found.get("guidance", config.training.guidance_scale) if guidance is None else guidance
+
+
 class Pictures:
     """Makes pictures of prompts with the teacher and the student of one run."""
 
@@ -74,16 +96,16 @@ class Pictures:
         self.config, self.pipeline, self.device = task.config, task.pipeline, task.device
         self.generator, self.held_out = generator, task.prompts.held_out
         self.denoiser = self.pipeline.denoiser()
+        self.steps, self.guidance = best_teacher(self.config, self.pipeline)
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
-        settings = self.config.evaluation
         latents = sample_teacher(
             self.denoiser,
             make_scheduler(self.pipeline.scheduler_settings),
             self.pipeline.encode(prompts),
             z,
-            steps=settings.teacher_steps,
-            guidance_scale=settings.teacher_guidance,
+            steps=self.steps,
+            guidance_scale=self.guidance,
             batch=128,
         )
         return self.pipeline.decode(latents)
@@ -121,7 +143,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
         min(8, len(preview)),
     )
     result: dict[str, Any] = {
-        "teacher": {"steps": settings.teacher_steps, "guidance": settings.teacher_guidance},
+        "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
         "student": {"steps": 1},
     }
     for who in ("teacher", "student"):

@@ -56,11 +56,10 @@ class EvaluationConfig:
     samples: int = 500  # held-out prompts
     # a file of them (as prompts.path) or toybox:SEED; empty: Toybox's test seed, or a share kept out of training
     prompts: str = ""
-    teacher_steps: int = 32
-    teacher_guidance: float = 2.0
+    teacher_steps: int | None = None  # null: the best of the teacher's sweep.json, else 20
+    teacher_guidance: float | None = None  # null: the same sweep's, else training.guidance_scale
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
     preview: int = 24  # pictures in the grids over time
-    teacher_speed: bool = True  # time both models anew for seconds per image
 
 
 @dataclass
@@ -77,7 +76,7 @@ class TextToImageConfig(RunConfig):
     def __post_init__(self) -> None:
         if self.evaluation.samples < 2:
             raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
-        if self.evaluation.teacher_steps < 1:
+        if self.evaluation.teacher_steps is not None and self.evaluation.teacher_steps < 1:
             raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
         if self.evaluation.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")

@@ -301,6 +301,30 @@ def test_a_task_folder_outside_the_repository_runs(tmp_path, capsys):
     assert "text_to_image" in one_line(capsys)
 
 
+def test_the_teacher_is_measured_at_the_best_setting_of_its_own_sweep(tmp_path):
+    import hashlib
+    from types import SimpleNamespace
+
+    from tasks.text_to_image.evaluate import best_teacher
+    from tasks.text_to_image.settings import TextToImageConfig
+
+    config, pipeline = TextToImageConfig(), SimpleNamespace(path=str(tmp_path / "pipeline"))
+    weights = tmp_path / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    assert best_teacher(config, pipeline) == (20, config.training.guidance_scale)
+    sweep = {
+        "transformer_sha256": hashlib.sha256(b"weights").hexdigest(),
+        "best": {"steps": 64, "guidance": 3.0},
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    assert best_teacher(config, pipeline) == (64, 3.0)
+    config.evaluation.teacher_guidance = 1.0
+    assert best_teacher(config, pipeline) == (64, 1.0)
+    weights.write_bytes(b"other weights")
+    assert best_teacher(config, pipeline) == (20, 1.0)
+
+
 def prompts_of(**settings):
     from tasks.text_to_image.prompts import read_prompts
     from tasks.text_to_image.settings import TextToImageConfig
