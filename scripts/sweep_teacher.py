@@ -2,8 +2,8 @@
 
     python scripts/sweep_teacher.py assets/toybox --prompts 500 --out assets/toybox/sweep.json
 
-Prompts of a seed that is neither trained nor measured on, start noise of one seed; prompt accuracy by the judge, Fréchet distance against real pictures that
-show what the same prompts say. A run measures only the best setting anew.
+Prompts of a seed that is neither trained nor measured on, start noise of one seed; prompt accuracy by the judge,
+Fréchet distance against real pictures that show what the same prompts say. A run measures only the best setting anew.
 """
 
 import argparse
