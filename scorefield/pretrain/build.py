@@ -168,6 +168,7 @@ def train_transformer(config: PretrainConfig, vae, latents, source, count: int, 
     )
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()
+    pipeline.vae.register_to_config(_name_or_path="")  # a path of this machine has no place in what is shared
     pipeline.save_pretrained(out / "pipeline")
     say(f"wrote {out / 'pipeline'}")
     return out / "pipeline"
