@@ -150,7 +150,7 @@ class VEPrecond(Precond):
         return 1.0, sigma, 1.0, (0.5 * sigma).log()
 
 
-class iDDPMPrecond(Precond):  # noqa: N801  the name in the checkpoints
+class iDDPMPrecond(Precond):
     """Improved DDPM: ADM trained on eps at M discrete levels with a cosine schedule; learned variances are cut off.
 
     ``u`` holds the noise levels, highest first, and 0 last.

@@ -14,10 +14,39 @@ from scorefield.networks.registry import build
 
 # Settings that checkpoints record on single modules, where they overrule what the keyword arguments imply.
 RECORDED = frozenset(
-    "conv_clamp act_gain padding up down activation use_noise use_fp16 architecture is_last w_avg_beta weight_gain "
-    "bias_gain sigma_min sigma_max sigma_data skip_scale adaptive_scale dropout num_heads num_groups eps "
-    "fused_resample label_dropout group_size num_channels res_balance attn_balance clip_act label_balance "
-    "concat_balance".split()
+    [
+        "conv_clamp",
+        "act_gain",
+        "padding",
+        "up",
+        "down",
+        "activation",
+        "use_noise",
+        "use_fp16",
+        "architecture",
+        "is_last",
+        "w_avg_beta",
+        "weight_gain",
+        "bias_gain",
+        "sigma_min",
+        "sigma_max",
+        "sigma_data",
+        "skip_scale",
+        "adaptive_scale",
+        "dropout",
+        "num_heads",
+        "num_groups",
+        "eps",
+        "fused_resample",
+        "label_dropout",
+        "group_size",
+        "num_channels",
+        "res_balance",
+        "attn_balance",
+        "clip_act",
+        "label_balance",
+        "concat_balance",
+    ]
 )
 
 
