@@ -146,7 +146,7 @@ class Block(nn.Module):
         y = self.conv_res0(mp_silu(x))
         scale = self.emb_linear(emb, gain=self.emb_gain) + 1
         y = mp_silu(y * scale[:, :, None, None].to(y.dtype))
-        y = self.conv_res1(F.dropout(y, self.dropout, self.training))
+        y = self.conv_res1(F.dropout(y, self.dropout) if self.training and self.dropout else y)
         if self.flavor == "dec" and self.conv_skip is not None:
             x = self.conv_skip(x)
         x = mp_sum(x, y, t=self.res_balance)

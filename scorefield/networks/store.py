@@ -13,41 +13,13 @@ from scorefield.files import read_json, write_atomically, write_json
 from scorefield.networks.registry import build
 
 # Settings that checkpoints record on single modules, where they overrule what the keyword arguments imply.
-RECORDED = frozenset(
-    [
-        "conv_clamp",
-        "act_gain",
-        "padding",
-        "up",
-        "down",
-        "activation",
-        "use_noise",
-        "use_fp16",
-        "architecture",
-        "is_last",
-        "w_avg_beta",
-        "weight_gain",
-        "bias_gain",
-        "sigma_min",
-        "sigma_max",
-        "sigma_data",
-        "skip_scale",
-        "adaptive_scale",
-        "dropout",
-        "num_heads",
-        "num_groups",
-        "eps",
-        "fused_resample",
-        "label_dropout",
-        "group_size",
-        "num_channels",
-        "res_balance",
-        "attn_balance",
-        "clip_act",
-        "label_balance",
-        "concat_balance",
-    ]
-)
+RECORDED = {
+    *("conv_clamp", "act_gain", "padding", "up", "down", "activation", "use_noise", "use_fp16", "architecture"),
+    *("is_last", "w_avg_beta", "weight_gain", "bias_gain", "group_size", "num_channels"),
+    *("sigma_min", "sigma_max", "sigma_data", "skip_scale", "adaptive_scale", "dropout", "label_dropout"),
+    *("num_heads", "num_groups", "eps", "fused_resample"),
+    *("res_balance", "attn_balance", "label_balance", "concat_balance", "clip_act"),
+}
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,7 +1,7 @@
 """StyleGAN2's discriminator in plain torch (arXiv:1912.04958, arXiv:2006.06676), for training a GAN from scratch."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,21 +43,18 @@ class DiscriminatorBlock(nn.Module):
         self.register_buffer("resample_filter", make_filter(resample_filter))
         self.num_layers = 0
 
-        def trainable() -> Iterator[bool]:
-            while True:
-                yield first_layer_idx + self.num_layers >= freeze_layers
-                self.num_layers += 1
+        def trainable() -> bool:
+            self.num_layers += 1
+            return first_layer_idx + self.num_layers > freeze_layers
 
-        turn = trainable()
         same = {"activation": activation, "conv_clamp": conv_clamp}
         halving = {"down": 2, "resample_filter": resample_filter}
         if in_channels == 0 or architecture == "skip":
-            self.fromrgb = Conv2dLayer(img_channels, tmp_channels, 1, trainable=next(turn), **same)
-        self.conv0 = Conv2dLayer(tmp_channels, tmp_channels, 3, trainable=next(turn), **same)
-        self.conv1 = Conv2dLayer(tmp_channels, out_channels, 3, trainable=next(turn), **halving, **same)
+            self.fromrgb = Conv2dLayer(img_channels, tmp_channels, 1, trainable=trainable(), **same)
+        self.conv0 = Conv2dLayer(tmp_channels, tmp_channels, 3, trainable=trainable(), **same)
+        self.conv1 = Conv2dLayer(tmp_channels, out_channels, 3, trainable=trainable(), **halving, **same)
         if architecture == "resnet":
-            self.skip = Conv2dLayer(tmp_channels, out_channels, 1, bias=False, trainable=next(turn), **halving)
-        next(turn)  # counts the last layer
+            self.skip = Conv2dLayer(tmp_channels, out_channels, 1, bias=False, trainable=trainable(), **halving)
 
     def forward(self, x: Tensor | None, img: Tensor | None, force_fp32: bool = False) -> tuple[Tensor, Tensor | None]:
         """Features [B, out, R/2, R/2] and, for architecture "skip", the picture at half the side."""

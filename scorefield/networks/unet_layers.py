@@ -224,7 +224,7 @@ class UNetBlock(nn.Module):
             h = F.silu(shift + self.norm1(h) * (scale + 1))
         else:
             h = F.silu(self.norm1(h + told))
-        h = self.conv1(F.dropout(h, self.dropout, self.training))
+        h = self.conv1(F.dropout(h, self.dropout) if self.training and self.dropout else h)
         x = (h + (x if self.skip is None else self.skip(x))) * self.skip_scale
         if self.num_heads:
             x = (self.proj(self._attend(self.norm2(x))) + x) * self.skip_scale
