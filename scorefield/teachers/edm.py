@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from scorefield import networks
 from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
+from scorefield.networks.edm2_unet import Precond
+from scorefield.networks.edm_precond import EDMPrecond
+from scorefield.noise import EDM
 
 
 class EDMDenoiser(Denoiser):
@@ -51,6 +54,8 @@ class EDMDenoiser(Denoiser):
             raise UserError(f"noise levels {sigma_min:g} to {sigma_max:g} do not fit the network's own, {own}")
         self.shape = (network.img_channels, network.img_resolution, network.img_resolution)
         self.label_dim = network.label_dim
+        if isinstance(network, (EDMPrecond, Precond)):
+            self.process = EDM(self.sigma_min, self.sigma_max)
         self.train(self.training)
 
     @classmethod
