@@ -121,4 +121,6 @@ def test_gradients():
     x = torch.randn(1, 2, 4, 4, generator=rng(), dtype=F64, requires_grad=True)
     weight = torch.randn(2, 2, 3, 3, generator=rng(1), dtype=F64, requires_grad=True)
     for options in ({"up": 2}, {"down": 2}):
-        assert torch.autograd.gradcheck(lambda a, w, o=options: resampled_conv2d(a, w, kernel, padding=1, **o), (x, weight))
+        assert torch.autograd.gradcheck(
+            lambda a, w, o=options: resampled_conv2d(a, w, kernel, padding=1, **o), (x, weight)
+        )

@@ -238,7 +238,9 @@ def test_noise_modes():
     assert torch.equal(const, again)
     sides = network.synthesis.noise_resolutions
     assert sides == [4, 8, 8, 16, 16]
-    layers = [network.synthesis.get_submodule(n) for n in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")]
+    layers = [
+        network.synthesis.get_submodule(n) for n in ("b4.conv1", "b8.conv0", "b8.conv1", "b16.conv0", "b16.conv1")
+    ]
     stored = [layer.noise_const.expand(2, 1, -1, -1) for layer in layers]
     near(network.synthesis(ws, noise_mode="random", noise=stored), const)
     zero = [torch.zeros(2, 1, side, side) for side in sides]
