@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,8 @@ class StyleGAN2Generator(Generator):
         tell_labels: whether teacher and online score are told the label; by default where there are labels.
         truncation_psi: towards the mean latent; 1 is off.
         update_w_avg: let the mean latent follow the mapping in train mode; by default it stays as loaded.
+        mapping_lr_scale: on the learning rate of the mapping network, whose stored weights are 100 times larger than
+            the ones it applies, so that an Adam step moves it 100 times less.
         autocast: take part in the trainer's mixed precision. Off by default: the picture is summed up in float32.
         force_fp32: no half precision on CUDA, whatever the network was trained with.
 
@@ -57,6 +60,7 @@ class StyleGAN2Generator(Generator):
         tell_labels: bool | None = None,
         truncation_psi: float = 1.0,
         update_w_avg: bool = False,
+        mapping_lr_scale: float = 1.0,
         autocast: bool = False,
         force_fp32: bool = True,
     ):
@@ -78,7 +82,7 @@ class StyleGAN2Generator(Generator):
             raise UserError("an unconditional network has no labels to tell: leave tell_labels out")
         self.shape = (network.img_channels, side, side)
         self.truncation_psi, self.update_w_avg = truncation_psi, update_w_avg
-        self.autocast, self.force_fp32 = autocast, force_fp32
+        self.autocast, self.force_fp32, self.mapping_lr_scale = autocast, force_fp32, mapping_lr_scale
         self._noise_sides = network.synthesis.noise_resolutions if noise_mode == "random" else []
         choose(network, trainable)
 
@@ -122,6 +126,11 @@ class StyleGAN2Generator(Generator):
         if x0.shape[-1] != self.shape[-1]:
             x0 = F.interpolate(x0, size=self.shape[1:], **RESIZES[self.resize])
         return x0
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        parts = ((self.network.synthesis, 1.0), (self.network.mapping, self.mapping_lr_scale))
+        groups = [{"params": [p for p in part.parameters() if p.requires_grad], "lr_scale": s} for part, s in parts]
+        return [group for group in groups if group["params"]]
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:
         """All parameters, frozen ones too, and the mean latent where it moves: a whole network for export."""

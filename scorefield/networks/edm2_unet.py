@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from scorefield.networks.edm2_layers import Block, MPConv, MPFourier, mp_cat, mp_silu, mp_sum
 from scorefield.networks.edm_precond import label_rows
+from scorefield.networks.style_layers import half_allowed
 
 
 class UNet(nn.Module):
@@ -144,7 +145,7 @@ class Precond(nn.Module):
         labels = label_rows(class_labels, self.label_dim, x)
         total = sigma**2 + self.sigma_data**2
         c_noise = sigma.flatten().log() / 4
-        half = self.use_fp16 and not force_fp32 and x.is_cuda
+        half = self.use_fp16 and not force_fp32 and half_allowed(x)
         seen = (x / total.sqrt()).to(torch.float16 if half else single)
         raw = self.unet(seen, c_noise, labels, **unet_kwargs).to(single)
         denoised = self.sigma_data**2 / total * x + sigma * self.sigma_data / total.sqrt() * raw

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scorefield.errors import UserError, suggest
 from scorefield.networks.dhariwal_unet import DhariwalUNet
 from scorefield.networks.song_unet import SongUNet
+from scorefield.networks.style_layers import half_allowed
 
 MODELS = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
@@ -72,7 +73,7 @@ class Precond(nn.Module):
         x, sigma = x.to(single), torch.as_tensor(sigma, device=x.device).to(single).reshape(-1, 1, 1, 1)
         labels = label_rows(class_labels, self.label_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
-        half = self.use_fp16 and not force_fp32 and x.is_cuda
+        half = self.use_fp16 and not force_fp32 and half_allowed(x)
         seen = (c_in * x).to(torch.float16 if half else single)
         raw = self.model(seen, c_noise.flatten(), class_labels=labels, **model_kwargs)
         return c_skip * x + c_out * raw[:, : self.img_channels].to(single)

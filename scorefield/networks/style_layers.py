@@ -44,6 +44,11 @@ def activation_gain(name: str) -> float:
     return ACTIVATIONS[name].gain
 
 
+def half_allowed(x: Tensor) -> bool:
+    """Whether half precision is worth its rounding where ``x`` lies: on CUDA only."""
+    return x.is_cuda
+
+
 def biased(
     x: Tensor, bias: Tensor | None, activation: str, gain: float | None = None, clamp: float | None = None
 ) -> Tensor:

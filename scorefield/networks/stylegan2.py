@@ -21,6 +21,7 @@ from scorefield.networks.style_layers import (
     FullyConnectedLayer,
     activation_gain,
     biased,
+    half_allowed,
     modulated_conv2d,
 )
 from scorefield.networks.stylegan2_mapping import MappingNetwork
@@ -183,7 +184,7 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Features [B, C, R, R] and picture so far, from ws [B, num_conv + num_torgb, w_dim]."""
         single = ws.dtype
-        dtype = torch.float16 if self.use_fp16 and ws.is_cuda and not force_fp32 else single
+        dtype = torch.float16 if self.use_fp16 and half_allowed(ws) and not force_fp32 else single
         if fused is None:
             fused = not self.training and (dtype == single or len(ws) == 1)
         w = ws.unbind(1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scorefield.errors import UserError
 from scorefield.networks.resample import downsample2d, make_filter
-from scorefield.networks.style_layers import FIR, Conv2dLayer, FullyConnectedLayer
+from scorefield.networks.style_layers import FIR, Conv2dLayer, FullyConnectedLayer, half_allowed
 from scorefield.networks.stylegan2 import channels_at, half_from, resolutions
 from scorefield.networks.stylegan2_mapping import MappingNetwork
 
@@ -60,7 +60,7 @@ class DiscriminatorBlock(nn.Module):
         """Features [B, out, R/2, R/2] and, for architecture "skip", the picture at half the side."""
         given = img if x is None else x
         single = self.resample_filter.dtype
-        dtype = torch.float16 if self.use_fp16 and given.is_cuda and not force_fp32 else single
+        dtype = torch.float16 if self.use_fp16 and half_allowed(given) and not force_fp32 else single
         x = None if x is None else x.to(dtype)
         if self.in_channels == 0 or self.architecture == "skip":
             img = img.to(dtype)

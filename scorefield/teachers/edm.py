@@ -56,6 +56,7 @@ class EDMDenoiser(Denoiser):
         self.label_dim = network.label_dim
         if isinstance(network, (EDMPrecond, Precond)):
             self.process = EDM(self.sigma_min, self.sigma_max)
+        self._freeze_unused()
         self.train(self.training)
 
     @classmethod
@@ -67,6 +68,18 @@ class EDMDenoiser(Denoiser):
         super().train(mode)
         self.network.train(mode and self.native_training)
         return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> "EDMDenoiser":
+        super().requires_grad_(requires_grad)
+        self._freeze_unused()
+        return self
+
+    def _freeze_unused(self) -> None:
+        """Parts that no pass here touches ask for no gradient: distributed training waits for every one that does."""
+        raw = getattr(self.network, "model", None)
+        for part in (getattr(raw, "map_augment", None), getattr(self.network, "logvar_linear", None)):
+            if part is not None:
+                part.requires_grad_(False)
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         labels = self._labels(x_t, condition)

@@ -124,7 +124,7 @@ def test_strict_loading():
     first = next(iter(state))
     with pytest.raises(UserError, match=f"missing: {first}"):
         networks.load_state(network, {k: v for k, v in state.items() if k != first})
-    with pytest.raises(UserError, match="unknown: model.map_extra"):
+    with pytest.raises(UserError, match=r"unknown: model\.map_extra"):
         networks.load_state(network, {**state, "model.map_extra": torch.zeros(1)})
     with pytest.raises(UserError, match=r"another shape: model.map_layer0.bias is \[3\], not \[64\]"):
         networks.load_state(network, {**state, "model.map_layer0.bias": torch.zeros(3)})
