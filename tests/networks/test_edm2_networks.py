@@ -232,6 +232,22 @@ def test_labels_are_blended_at_unit_magnitude():
     torch.testing.assert_close(captured["emb"], wanted)
 
 
+def test_skips_are_joined_by_their_balance_and_a_channel_of_ones_enters():
+    network = precond(concat_balance=0.2).unet
+    seen = {}
+    for name in ("8x8_conv", "4x4_block0"):
+        network.enc[name].register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
+    for name in ("4x4_in1", "4x4_block0"):
+        key = f"dec.{name}"
+        network.dec[name].register_forward_hook(lambda _, given, out, key=key: seen.update({key: (given[0], out)}))
+    x = torch.randn(2, 3, 8, 8)
+    network(x, torch.randn(2), None)
+    torch.testing.assert_close(seen["8x8_conv"][0], torch.cat([x, torch.ones(2, 1, 8, 8)], 1))
+    deep, skip = seen["dec.4x4_in1"][1], seen["4x4_block0"][1]
+    wanted = torch.cat([0.8 * deep, 0.2 * skip], 1) * math.sqrt(2 / 0.68)  # 64 channels each
+    torch.testing.assert_close(seen["dec.4x4_block0"][0], wanted)
+
+
 def test_training_changes_weights_in_place_and_evaluation_does_not():
     network = precond(dropout=0.1)
     x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([0.3, 2.0])
