@@ -238,6 +238,38 @@ def test_denoisers_run_and_train(variant, kind):
     assert torch.equal(network(x.double(), sigma.double(), label), out)
 
 
+def watch(parts):
+    """First input and output of each part, by name, filled while the network runs."""
+    seen = {}
+    for name, part in parts.items():
+        part.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
+    return seen
+
+
+def test_residual_encoder_adds_the_halved_picture():
+    network, x = precond("ncsnpp").model, torch.randn(2, 3, 8, 8)
+    enc, dec = watch(network.enc), watch(network.dec)
+    network(x, torch.randn(2))
+    torch.testing.assert_close(enc["4x4_aux_residual"][0], x)
+    joined = (enc["4x4_down"][1] + enc["4x4_aux_residual"][1]) / math.sqrt(2)
+    torch.testing.assert_close(enc["4x4_block0"][0], joined)
+    kept = [enc["8x8_conv"][1], enc["8x8_block0"][1], joined, enc["4x4_block0"][1]]
+    before = {"4x4_block0": "4x4_in1", "4x4_block1": "4x4_block0", "8x8_block0": "8x8_up", "8x8_block1": "8x8_block0"}
+    for name, previous in before.items():
+        torch.testing.assert_close(dec[name][0], torch.cat([dec[previous][1], kept.pop()], 1))
+
+
+def test_skip_encoder_and_decoder_carry_a_picture():
+    network, x = precond("skips").model, torch.randn(2, 3, 8, 8)
+    enc, dec = watch(network.enc), watch(network.dec)
+    out = network(x, torch.randn(2))
+    torch.testing.assert_close(enc["4x4_aux_down"][1], F.avg_pool2d(x, 2))
+    torch.testing.assert_close(enc["4x4_block0"][0], enc["4x4_down"][1] + enc["4x4_aux_skip"][1])
+    torch.testing.assert_close(dec["4x4_aux_conv"][0], F.silu(dec["4x4_aux_norm"][1]))
+    low = F.interpolate(dec["4x4_aux_conv"][1], scale_factor=2)
+    torch.testing.assert_close(out, low + dec["8x8_aux_conv"][1])
+
+
 def test_classes_matter_and_no_class_is_the_zero_label():
     network = precond(label_dim=4)
     x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 1.0])
