@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scorefield.errors import UserError
 from scorefield.networks.edm2_layers import Block, MPConv, MPFourier, mp_cat, mp_silu, mp_sum
 from scorefield.networks.edm_precond import label_rows
 from scorefield.networks.style_layers import half_allowed
@@ -85,6 +86,8 @@ class UNet(nn.Module):
         """[B, C, R, R] of x [B, C, R, R], noise labels [B], class labels [B or 1, label_dim]."""
         emb = self.emb_noise(self.emb_fourier(noise_labels))
         if self.emb_label is not None:
+            if class_labels is None:
+                raise UserError("this UNet has classes: give class_labels, zeros for no class")
             told = self.emb_label(class_labels * math.sqrt(class_labels.shape[1]))
             emb = mp_sum(emb, told, t=self.label_balance)
         emb = mp_silu(emb)

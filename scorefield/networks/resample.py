@@ -71,10 +71,10 @@ def upfirdn2d(
         return x[:, :, ::down, ::down] * gain
     if not flip_filter:
         kernel = kernel.flip(list(range(kernel.ndim)))
-    kernel = kernel * gain ** (kernel.ndim / 2)
-    if kernel.ndim == 2:
-        return _depthwise(x, kernel, down)
-    return _depthwise(_depthwise(x, kernel[None], (1, down)), kernel[:, None], (down, 1))
+    taps: Tensor = kernel * gain ** (kernel.ndim / 2)
+    if taps.ndim == 2:
+        return _depthwise(x, taps, down)
+    return _depthwise(_depthwise(x, taps[None], (1, down)), taps[:, None], (down, 1))
 
 
 def _taps(kernel: Tensor | None) -> tuple[int, int]:

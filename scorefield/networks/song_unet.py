@@ -204,8 +204,10 @@ class SongUNet(nn.Module):
         return picture
 
 
-def drop_labels(network: nn.Module, class_labels: Tensor) -> Tensor:
-    """Labels with a share of ``network.label_dropout`` rows zeroed, in train mode only."""
+def drop_labels(network: nn.Module, class_labels: Tensor | None) -> Tensor:
+    """Labels with a share of ``network.label_dropout`` rows zeroed, in train mode only; UserError for none."""
+    if class_labels is None:
+        raise UserError(f"this {type(network).__name__} has classes: give class_labels, zeros for no class")
     if not (network.training and network.label_dropout):
         return class_labels
     keep = torch.rand(len(class_labels), 1, device=class_labels.device) >= network.label_dropout

@@ -149,7 +149,7 @@ def modulated_conv2d(
     padding: int = 0,
     kernel: Tensor | None = None,
     demodulate: bool = True,
-    fused: bool = True,
+    fused_modconv: bool = True,
 ) -> Tensor:
     """Convolution whose input channels are scaled per sample (StyleGAN2 section 2.2).
 
@@ -158,7 +158,7 @@ def modulated_conv2d(
     Args:
         x: [B, I, H, W]. weight: [O, I, k, k]. styles: [B, I]. noise: broadcastable to the output, added last.
         kernel: resampling filter for ``up`` > 1.
-        fused: one grouped convolution with B copies of the weight; else one plain convolution with ``x`` scaled
+        fused_modconv: one grouped convolution with B copies of the weight; else one plain convolution with ``x`` scaled
             before and after. Both give the same numbers; the second needs less memory in training.
     """
     batch, (out, inner, *size) = len(x), weight.shape
@@ -167,11 +167,11 @@ def modulated_conv2d(
         weight = weight * (1 / math.sqrt(weight[0].numel()) / largest)
         styles = styles / styles.abs().amax(1, keepdim=True)
     scaled = demodulation = None
-    if fused or demodulate:
+    if fused_modconv or demodulate:
         scaled = weight[None] * styles[:, None, :, None, None]
     if demodulate:
         demodulation = (scaled.square().sum((2, 3, 4)) + 1e-8).rsqrt()
-    if fused:
+    if fused_modconv:
         if demodulation is not None:
             scaled = scaled * demodulation[:, :, None, None, None]
         merged = scaled.reshape(batch * out, inner, *size).to(x.dtype)

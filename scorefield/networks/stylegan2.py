@@ -90,7 +90,7 @@ class SynthesisLayer(nn.Module):
         x: Tensor,
         w: Tensor,
         noise_mode: str = "random",
-        fused: bool = True,
+        fused_modconv: bool = True,
         gain: float = 1.0,
         noise: Tensor | None = None,
     ) -> Tensor:
@@ -103,7 +103,7 @@ class SynthesisLayer(nn.Module):
             up=self.up,
             padding=self.padding,
             kernel=self.resample_filter,
-            fused=fused,
+            fused_modconv=fused_modconv,
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return biased(x, self.bias, self.activation, self.act_gain * gain, clamp)
@@ -127,9 +127,11 @@ class ToRGBLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 
-    def forward(self, x: Tensor, w: Tensor, fused: bool = True) -> Tensor:
+    def forward(self, x: Tensor, w: Tensor, fused_modconv: bool = True) -> Tensor:
         styles = self.affine(w) * self.weight_gain
-        x = modulated_conv2d(x, self.weight, styles, padding=self.padding, demodulate=False, fused=fused)
+        x = modulated_conv2d(
+            x, self.weight, styles, padding=self.padding, demodulate=False, fused_modconv=fused_modconv
+        )
         return biased(x, self.bias, "linear", clamp=self.conv_clamp)
 
 
@@ -179,28 +181,28 @@ class SynthesisBlock(nn.Module):
         ws: Tensor,
         noise_mode: str = "random",
         force_fp32: bool = False,
-        fused: bool | None = None,
+        fused_modconv: bool | None = None,
         noise: Sequence[Tensor | None] = (None, None),
     ) -> tuple[Tensor, Tensor | None]:
         """Features [B, C, R, R] and picture so far, from ws [B, num_conv + num_torgb, w_dim]."""
         single = ws.dtype
         dtype = torch.float16 if self.use_fp16 and half_allowed(ws) and not force_fp32 else single
-        if fused is None:
-            fused = not self.training and (dtype == single or len(ws) == 1)
+        if fused_modconv is None:
+            fused_modconv = not self.training and (dtype == single or len(ws) == 1)
         w = ws.unbind(1)
         if self.in_channels == 0:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
-            x = self.conv1(x, w[0], noise_mode, fused, noise=noise[0])
+            x = self.conv1(x, w[0], noise_mode, fused_modconv, noise=noise[0])
         else:
             x, residual = x.to(dtype), math.sqrt(0.5) if self.architecture == "resnet" else 1.0
             bypass = self.skip(x, gain=residual) if self.architecture == "resnet" else None
-            x = self.conv0(x, w[0], noise_mode, fused, noise=noise[0])
-            x = self.conv1(x, w[1], noise_mode, fused, gain=residual, noise=noise[1])
+            x = self.conv0(x, w[0], noise_mode, fused_modconv, noise=noise[0])
+            x = self.conv1(x, w[1], noise_mode, fused_modconv, gain=residual, noise=noise[1])
             x = x if bypass is None else bypass + x
         if img is not None:
             img = upsample2d(img, self.resample_filter)
         if self.num_torgb:
-            rgb = self.torgb(x, w[self.num_conv], fused).to(single)
+            rgb = self.torgb(x, w[self.num_conv], fused_modconv).to(single)
             img = rgb if img is None else img + rgb
         return x, img
 
@@ -259,7 +261,7 @@ class SynthesisNetwork(nn.Module):
         ws: Tensor,
         noise_mode: str = "random",
         force_fp32: bool = False,
-        fused: bool | None = None,
+        fused_modconv: bool | None = None,
         noise: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Pictures [B, img_channels, R, R] in the dtype of the weights, not clamped, of ws [B, num_ws, w_dim].
@@ -267,7 +269,7 @@ class SynthesisNetwork(nn.Module):
         Args:
             noise_mode: "random", "const" (the stored maps) or "none".
             force_fp32: no half precision on CUDA.
-            fused: see ``modulated_conv2d``; by default fused in eval mode.
+            fused_modconv: see ``modulated_conv2d``; by default on in eval mode.
             noise: maps [B, 1, r, r] for ``noise_resolutions``, used by mode "random" instead of a draw.
 
         Raises:
@@ -286,7 +288,7 @@ class SynthesisNetwork(nn.Module):
         for block in self.blocks:
             some = [next(maps) if maps is not None and block.conv1.use_noise else None for _ in range(block.num_conv)]
             own = ws[:, first : first + block.num_conv + block.num_torgb]
-            x, img = block(x, img, own, noise_mode, force_fp32, fused, some)
+            x, img = block(x, img, own, noise_mode, force_fp32, fused_modconv, some)
             first += block.num_conv
         return img
 

@@ -220,6 +220,11 @@ def test_identity_without_noise_labels_and_log_variance():
     torch.testing.assert_close(network(x, torch.tensor(0.3)), network(x, torch.full((2,), 0.3)))
 
 
+def test_a_raw_network_with_classes_needs_labels():
+    with pytest.raises(UserError, match="give class_labels"):
+        precond(label_dim=4).unet(torch.randn(1, 3, 8, 8), torch.zeros(1), None)
+
+
 def test_labels_are_blended_at_unit_magnitude():
     network = precond(label_dim=4, label_balance=0.2).unet
     captured = {}

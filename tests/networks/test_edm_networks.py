@@ -277,6 +277,12 @@ def test_classes_matter_and_no_class_is_the_zero_label():
     torch.testing.assert_close(network(x, sigma), network(x, sigma, torch.zeros(2, 4)))
 
 
+@pytest.mark.parametrize("variant", ["ddpmpp", "adm"])
+def test_raw_networks_with_classes_need_labels(variant):
+    with pytest.raises(UserError, match="give class_labels"):
+        precond(variant, label_dim=4).model(torch.randn(1, 3, 8, 8), torch.zeros(1))
+
+
 def test_augmentation_labels_of_zero_are_none():
     network = precond()
     x, sigma = torch.randn(2, 3, 8, 8), torch.tensor([1.0, 1.0])

@@ -47,7 +47,9 @@ def test_modulated_convolution_sample_by_sample(fused, up, demodulate):
     x = torch.randn(3, 4, 5, 5, dtype=F64)
     weight, styles = torch.randn(6, 4, 3, 3, dtype=F64), torch.randn(3, 4, dtype=F64)
     noise = torch.randn(3, 1, 5 * up, 5 * up, dtype=F64)
-    got = modulated_conv2d(x, weight, styles, noise, up=up, padding=1, kernel=FIR, demodulate=demodulate, fused=fused)
+    got = modulated_conv2d(
+        x, weight, styles, noise, up=up, padding=1, kernel=FIR, demodulate=demodulate, fused_modconv=fused
+    )
     for b in range(3):
         own = weight * styles[b].view(1, 4, 1, 1)
         if demodulate:
@@ -72,7 +74,7 @@ def test_modulated_convolution_gradients(fused):
     styles = torch.randn(2, 2, dtype=F64, requires_grad=True)
 
     def run(x, weight, styles):
-        return modulated_conv2d(x, weight, styles, up=2, padding=1, kernel=FIR, fused=fused)
+        return modulated_conv2d(x, weight, styles, up=2, padding=1, kernel=FIR, fused_modconv=fused)
 
     assert torch.autograd.gradcheck(run, (x, weight, styles))
     assert torch.autograd.gradgradcheck(run, (x, weight, styles))
@@ -85,7 +87,7 @@ def test_half_precision_scaling_cancels():
     weight, styles = torch.randn(16, 64, 3, 3) * 300, torch.randn(2, 64) * 200
     wanted = modulated_conv2d(x, weight, styles, padding=1)
     for fused in (True, False):
-        got = modulated_conv2d(x.half(), weight, styles, padding=1, fused=fused)
+        got = modulated_conv2d(x.half(), weight, styles, padding=1, fused_modconv=fused)
         assert got.dtype == torch.float16
         near(got.float(), wanted, 5e-3)
 
@@ -222,7 +224,7 @@ def test_synthesis_written_out(architecture, fused, clamp):
     network = generator(architecture=architecture, conv_clamp=clamp)
     ws = torch.randn(2, network.num_ws, 16)  # every layer its own w
     with torch.no_grad():
-        got = network.synthesis(ws, noise_mode="const", fused=fused)
+        got = network.synthesis(ws, noise_mode="const", fused_modconv=fused)
         near(got.double(), written_out(network, ws, clamp), 2e-5)
 
 
