@@ -179,7 +179,8 @@ class SongUNet(nn.Module):
     ) -> Tensor:
         """[B, out, R, R] of x [B, in, R, R], noise labels [B], class labels [B or 1, label_dim]."""
         emb = self.embed(noise_labels, class_labels, augment_labels)
-        kept, side_path = [], x
+        kept: list[Tensor] = []
+        side_path = x
         for name, part in self.enc.items():
             if name.endswith("aux_down"):
                 side_path = part(side_path)

@@ -57,7 +57,8 @@ def apply_recorded(network: nn.Module, attributes: Mapping[str, Mapping[str, Any
     Raises:
         UserError: there is no such module, or a value is no plain number, text or None.
     """
-    modules, kept = dict(network.named_modules()), {}
+    modules = dict(network.named_modules())
+    kept: dict[str, dict[str, Any]] = {}
     for path, values in attributes.items():
         if path not in modules:
             raise UserError(f'{type(network).__name__} has no part called "{path}"')
