@@ -16,6 +16,8 @@ VERBS = {
     "list": "name the tasks, presets, losses and distances at hand",
     "config": "print the resolved configuration of a task and stop",
     "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
+    "train-edm": "train a class-conditional EDM teacher on Toybox or on labelled pictures",
+    "train-gan": "train a class-conditional StyleGAN2 on Toybox or on labelled pictures",
 }
 
 

@@ -1,12 +1,17 @@
 """What several verbs share: opening a run folder with its task and its newest weights."""
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scorefield import config as configuration
 from scorefield.errors import UserError
+from scorefield.files import write_text
 from scorefield.plugins import load_task
 from scorefield.runfolder import RunFolder
+
+T = TypeVar("T")
 
 
 def resolve_device(device: str) -> str:
@@ -45,3 +50,27 @@ def open_run(path: Path, device: str = "auto") -> tuple[Any, dict, Path]:
         raise UserError(f"{path} holds no whole checkpoint yet")
     task = task_class(config, folder, resolve_device(device))
     return task, checkpoint.load(newest, ["ema"]).weights["ema"], newest
+
+
+def add_training_flags(parser: argparse.ArgumentParser, schema: str, example: str) -> None:
+    """Flags of the verbs that train on labelled pictures."""
+    parser.add_argument(
+        "--data", help='"toybox", an .npz with images and labels, or a folder with a sub-folder a class'
+    )
+    parser.add_argument("--config", type=Path, help=f"YAML file with the keys of {schema}")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the result and the resumable state")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"for example {example}")
+
+
+def start_training(arguments: argparse.Namespace, schema: type[T]) -> tuple[T, Callable[[str], None]]:
+    """(configuration, say): the configuration is kept in the output folder, what is said goes to its log.txt too."""
+    overrides = list(arguments.overrides) + ([f"data={arguments.data}"] if arguments.data else [])
+    config = configuration.load(schema, arguments.config, overrides)
+    write_text(arguments.out / "config.yaml", configuration.to_yaml(config))
+    log = (arguments.out / "log.txt").open("a")
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        print(text, file=log, flush=True)
+
+    return config, say

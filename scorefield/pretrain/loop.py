@@ -14,18 +14,16 @@ from scorefield.files import write_atomically
 
 
 @dataclass
-class StageConfig:
-    """One stage of training. It ends at ``steps`` or, if given, after ``minutes``, whichever is first; the
-    learning rate follows a cosine over whichever of the two is further along."""
+class StageBase:
+    """What every training has. It ends at ``steps`` or, if given, after ``minutes``, whichever is first; a cosine
+    of the learning rate follows whichever of the two is further along."""
 
     steps: int = 10_000
     minutes: float | None = None
     batch: int = 256
-    learning_rate: float = 1e-3  # peak, AdamW
+    learning_rate: float = 1e-3  # peak
     warmup_steps: int = 200
-    weight_decay: float = 0.01
-    ema_decay: float = 0.999
-    clip: float = 1.0  # gradient norm
+    schedule: str = "cosine"  # or constant (after the warm-up)
     precision: str = "fp32"  # fp32 or bf16 autocast
     compile: bool = False  # torch.compile of the step's networks
     save_minutes: float = 5.0  # how often the resumable state is written
@@ -33,6 +31,27 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f'precision "{self.precision}" is unknown: use fp32 or bf16')
+        if self.schedule not in ("cosine", "constant"):
+            raise UserError(f'schedule "{self.schedule}" is unknown: use cosine or constant')
+        if self.steps < 1 or self.batch < 1:
+            raise UserError(f"steps and batch must be at least 1, not {self.steps} and {self.batch}")
+
+
+@dataclass
+class StageConfig(StageBase):
+    """One supervised stage, trained by AdamW."""
+
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    clip: float = 1.0  # gradient norm
+
+
+def rate_at(config: StageBase, step: int, done: float) -> float:
+    """Learning rate: linear warm-up over ``warmup_steps``, then the schedule over ``done`` in [0, 1]."""
+    rate = config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.schedule == "constant":
+        return rate
+    return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 def fit(
@@ -86,9 +105,9 @@ def fit(
             done = max(done, seconds / (60 * config.minutes))
         if done >= 1:
             break
-        rate = config.learning_rate * min(1, (step + 1) / config.warmup_steps)
+        rate = rate_at(config, step, done)
         for group in optimizer.param_groups:
-            group["lr"] = rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+            group["lr"] = rate
         generator.manual_seed(seed * 1_000_003 + step)
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
             losses = loss(generator)

@@ -1,0 +1,103 @@
+"""Augmentation of training pictures: mirroring, EDM's non-leaky warps, and DiffAugment for GANs."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+AUGMENT_LABELS = 9  # what ``warp_some`` tells the network
+
+
+def _uniform(images: Tensor, generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(len(images), *shape, generator=generator, device=images.device)
+
+
+def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture [B, C, H, W] mirrored left to right with probability one half."""
+    return torch.where(_uniform(images, generator, 1, 1, 1) < 0.5, images.flip(3), images)
+
+
+def warp_some(images: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """EDM's geometric augmentation, told to the network so that it does not leak (arXiv:2206.00364, appendix F.2).
+
+    Each of up-down flip, left-right flip, scaling, rotation, uneven scaling and shift happens with ``probability``;
+    in one resampling with mirrored borders, so that pictures without a warp stay as they are.
+
+    Returns:
+        Pictures [B, C, H, W] and labels [B, 9]: flips in {0, 1}, log2 scale over 0.2, cos - 1 and sin of the rotation,
+        uneven scale over 0.2 times cos and sin of its axis, shifts over 1/8 of the side. All zero means untouched.
+    """
+    batch, device = len(images), images.device
+
+    def chosen(value: Tensor) -> Tensor:
+        return torch.where(_uniform(images, generator) < probability, value, torch.zeros_like(value))
+
+    def normal() -> Tensor:
+        return torch.randn(batch, generator=generator, device=device)
+
+    mirror, upset = chosen(torch.ones(batch, device=device)), chosen(torch.ones(batch, device=device))
+    scale = chosen(normal())
+    turn = chosen((2 * _uniform(images, generator) - 1) * math.pi)
+    uneven, axis = chosen(normal()), (2 * _uniform(images, generator) - 1) * math.pi
+    shift_x, shift_y = chosen(normal()), chosen(normal())
+
+    grow, stretch = torch.exp2(0.2 * scale), torch.exp2(0.2 * uneven)
+    matrix = _rotation(axis) @ _diagonal(stretch, 1 / stretch) @ _rotation(-axis)  # picture to picture
+    matrix = _rotation(turn) @ matrix @ _diagonal(grow * (1 - 2 * mirror), grow * (1 - 2 * upset))
+    shift = torch.stack([shift_x, shift_y], 1) / 4  # the grid runs from -1 to 1: an eighth of the side
+    back = torch.linalg.inv(matrix)
+    theta = torch.cat([back, -(back @ shift[:, :, None])], 2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    told = [mirror, upset, scale, turn.cos() - 1, turn.sin(), uneven * axis.cos(), uneven * axis.sin()]
+    labels = torch.stack([*told, shift_x, shift_y], 1)
+    untouched = (labels == 0).all(1).view(-1, 1, 1, 1)
+    return torch.where(untouched, images, moved).contiguous(memory_format=torch.channels_last), labels
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+
+
+def _diagonal(first: Tensor, second: Tensor) -> Tensor:
+    return torch.diag_embed(torch.stack([first, second], 1))
+
+
+def diff_augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, saturation, contrast, shift by up to 1/8 and a half-sized hole, differentiable in ``images``.
+
+    The same law for real and generated pictures lets a discriminator see fewer pictures without remembering them
+    (DiffAugment, Zhao et al. 2020, arXiv:2006.10738). [B, C, H, W] in [-1, 1], about.
+    """
+    side = images.shape[-1]
+
+    def uniform() -> Tensor:
+        return _uniform(images, generator, 1, 1, 1)
+
+    images = images + (uniform() - 0.5)
+    grey = images.mean(1, keepdim=True)
+    images = (images - grey) * (2 * uniform()) + grey
+    level = images.mean((1, 2, 3), keepdim=True)
+    images = (images - level) * (uniform() + 0.5) + level
+    reach = side // 8
+    images = _shifted(images, reach, generator)
+    size = side // 2
+    rows = torch.arange(side, device=images.device)
+    corner = torch.floor(_uniform(images, generator, 2) * (side + 1)) - size // 2
+    inside = [(rows >= corner[:, k : k + 1]) & (rows < corner[:, k : k + 1] + size) for k in (0, 1)]
+    return images * ~(inside[0][:, None, :, None] & inside[1][:, None, None, :])
+
+
+def _shifted(images: Tensor, reach: int, generator: torch.Generator) -> Tensor:
+    """Whole-pixel shifts of up to ``reach``, zeros moving in."""
+    if reach == 0:
+        return images
+    batch, _, height, width = images.shape
+    offset = torch.floor(_uniform(images, generator, 2) * (2 * reach + 1)).long()  # 0 ... 2 reach
+    padded = F.pad(images, (reach,) * 4)
+    rows = offset[:, 0, None] + torch.arange(height, device=images.device)
+    columns = offset[:, 1, None] + torch.arange(width, device=images.device)
+    places = torch.arange(batch, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[places, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
