@@ -12,16 +12,22 @@ from itertools import pairwise
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 34
 POINTS = 160  # per line; longer series are averaged in equal runs
-COLOURS = 6
+COLOURS, DASHES = 6, 4
 DASH = "s9"
 
 
 @dataclass
 class Series:
-    """One line: its name in the legend and its points (x, y), in order of x and finite."""
+    """One line: its name in the legend and its points (x, y), in order of x and finite.
+
+    ``band`` is a shaded range (x, low, high) around it; ``css`` replaces the classes that its place in the chart gives,
+    so that a line looks alike in all charts of a page (see ``look``).
+    """
 
     name: str
     points: list[tuple[float, float]]
+    band: list[tuple[float, float, float]] = field(default_factory=list)
+    css: str = ""
 
 
 @dataclass
@@ -33,6 +39,11 @@ class Chart:
     x_label: str = ""
     marks: dict[str, float] = field(default_factory=dict)
     logarithmic: bool | None = None  # None: when all values are positive and span a factor of 20
+
+
+def look(index: int) -> str:
+    """Classes of the line number ``index``: a colour, and another dash after every round of colours."""
+    return f"s{index % COLOURS}" + (f" d{index // COLOURS % DASHES}" if index >= COLOURS else "")
 
 
 def short(value: float) -> str:
@@ -142,6 +153,7 @@ def line_chart(chart: Chart) -> str:
     """
     series = [s for s in chart.series if s.points]
     values = [y for s in series for _, y in s.points] + list(chart.marks.values())
+    values += [y for s in series for _, *ends in s.band for y in ends]
     if not series:
         return ""
     positive = min(values) > 0
@@ -155,7 +167,7 @@ def line_chart(chart: Chart) -> str:
             f"<title>{escape(name)}: {short(value)}</title></line>"
         )
     for index, one in enumerate(series):
-        parts += _line(one, axes, f"s{index % COLOURS}")
+        parts += _line(one, axes, one.css or look(index))
     title = escape(chart.title)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}"><title>{title}</title>'
@@ -167,6 +179,9 @@ def line_chart(chart: Chart) -> str:
 def _line(series: Series, axes: Axes, colour: str) -> Iterator[str]:
     points = thin(series.points)
     noisy = len(points) >= 40
+    if series.band:
+        edge = [(x, high) for x, _, high in series.band] + [(x, low) for x, low, _ in reversed(series.band)]
+        yield _path(edge, axes, f"band {colour}")
     yield _path(points, axes, f"line {colour}{' raw' if noisy else ''}")
     if noisy:
         yield _path(smooth(points), axes, f"line {colour}")
@@ -187,6 +202,6 @@ def _path(points: list[tuple[float, float]], axes: Axes, css: str) -> str:
 
 def legend(chart: Chart) -> list[tuple[str, str]]:
     """(CSS class, name) of each line and mark; empty when one line stands alone."""
-    shown = [(f"s{i % COLOURS}", s.name) for i, s in enumerate(s for s in chart.series if s.points)]
+    shown = [(s.css or look(i), s.name) for i, s in enumerate(s for s in chart.series if s.points)]
     shown += [(DASH, f"{name} {short(value)}") for name, value in chart.marks.items()]
     return shown if len(shown) > 1 else []
