@@ -49,8 +49,6 @@ def render(plan: Plan, jobs: list[Job], table: Table, out: Path) -> str:
     from scorefield.report.template import STYLE
 
     spec, record = plan.spec, load_json(out / "comparison.json", {})
-    shown = [row for row in table.rows if any(result.data.metrics for result in row.results)]
-    found = panels(table)
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template.PAGE).render(
         style=STYLE + template.STYLE + hiding(len(table.rows)),
@@ -64,9 +62,8 @@ def render(plan: Plan, jobs: list[Job], table: Table, out: Path) -> str:
         legend=figures.legend_lines(plan, table),
         seeds=len(spec.seeds),
         running=running_size(table),
-        dear=int(number(record.get("at_once")) or 1) if (number(record.get("at_once")) or 1) > 1 else 0,
-        panels=found if shown else [],
-        marks=sorted({name for row in found for name in row["marks"]}, key=("real", "teacher").index),
+        at_once=int(number(record.get("at_once")) or 1),
+        panels=panels(table),
         samples=sample_blocks(table),
         first_seed=spec.seeds[0],
         common=spec.common,
@@ -100,17 +97,23 @@ def unfinished(jobs: list[Job]) -> str:
 
 def headline(table: Table) -> str:
     """One sentence on who leads in what."""
-    said = []
+    said: dict[str, list[str]] = {}
     for key, phrase in (("prompt_accuracy", "prompt accuracy"), ("frechet", "Fréchet distance"), ("recall", "recall")):
         rows = [row for row in table.rows if row.variant.name in table.best.get(key, ())]
         if len(rows) == 1:
             noise = ", within noise" if table.like_best[key] else ""
             value = figures.stat_text(key, rows[0].stats[key])
-            said.append(f"{label(rows[0])} {'' if said else 'leads '}in {phrase} ({value}{noise})")
+            said.setdefault(label(rows[0]), []).append(f"{phrase} ({value}{noise})")
     if not said:
         done = sum(bool(row.done) for row in table.rows)
         return f"{done} of {len(table.rows)} variants have a finished run."
-    return (said[0] if len(said) == 1 else ", ".join(said[:-1]) + " and " + said[-1]) + "."
+    parts = [f"{who} leads in {listed(what)}" for who, what in said.items()]
+    return "; ".join(parts) + "."
+
+
+def listed(words: list[str]) -> str:
+    """a, b and c."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def facts(plan: Plan, table: Table) -> list[tuple[str, str]]:
@@ -200,18 +203,17 @@ def variant_card(index: int, row: Row) -> dict[str, Any]:
 
 
 def panels(table: Table) -> list[dict[str, Any]]:
-    """Charts of all running figures, once for each x axis: {"title", "charts": [(title, svg)], "marks"}."""
+    """Charts of all running figures, once for each x axis: {"title", "charts": [(title, svg)]}."""
     axes = (("images", "images generated"), ("network evaluations", "network evaluations"), ("seconds", "seconds"))
     found = []
     for title, x_label in axes:
-        charts, marks = [], set()
+        charts = []
         for key in CURVES:
             chart = chart_of(table, key, title, x_label)
             if svg := line_chart(chart):
                 charts.append((chart.title, svg))
-                marks |= set(chart.marks)
         if charts:
-            found.append({"title": f"against {title}", "charts": charts, "marks": marks})
+            found.append({"title": title, "charts": charts})
     return found
 
 
@@ -222,7 +224,8 @@ def chart_of(table: Table, key: str, axis: str, x_label: str) -> Chart:
         points, band = curve(row, key, axis)
         series.append(Series(label(row), points, band, css_of(index)))
     title = CURVE_TITLES.get(key) or TITLES.get(key) or figures.title_of(key.removeprefix("eval/")) + " while training"
-    return Chart(title, series, x_label, running_ceilings(table, key) if any(s.points for s in series) else {})
+    marks = running_ceilings(table, key) if any(s.points for s in series) else {}
+    return Chart(title, series, x_label, marks, named=True)
 
 
 def curve(row: Row, key: str, axis: str) -> tuple[list[tuple[float, float]], list[tuple[float, float, float]]]:

@@ -194,7 +194,8 @@ def stat_text(key: str, stat: Stat) -> str:
     if key in tables.SHARES:
         return f"{100 * stat.mean:.1f} ± {100 * stat.sd:.1f}{tables.THIN}%"
     if key == "seconds":
-        return f"{text(key, stat.mean)} ± {text(key, stat.sd)}"
+        unit, name = (1, "s") if stat.mean < 120 else (60, "min") if stat.mean < 7200 else (3600, "h")
+        return f"{stat.mean / unit:.1f} ± {stat.sd / unit:.1f} {name}"
     places = max(0, 1 - math.floor(math.log10(stat.sd)))  # two digits of the deviation
     if places > 5 or abs(stat.mean) >= 1e5:
         return f"{text(key, stat.mean)} ± {text(key, stat.sd)}"

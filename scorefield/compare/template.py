@@ -1,18 +1,16 @@
 """The comparison page's own styles and template; the base style sheet is the run report's."""
 
 STYLE = """
+.final { font-size: 14.5px; } .final td, .final th { padding-left: 8px; padding-right: 8px; }
 .final th.name, .final td.name { text-align: left; padding-left: 0; position: sticky; left: 0; z-index: 1;
   background: var(--paper); white-space: normal; min-width: 9em; max-width: 16em; }
 .final td.best { font-weight: 700; color: var(--good); }
 .final td.near { color: var(--good); }
 .final tr.ceiling td { color: var(--soft); }
 .final tr.cut td { border-bottom: 1px solid var(--soft); }
-.final td.cost, .final th.cost { border-left: 1px solid var(--rule); }
 .swatch { display: inline-block; width: 24px; height: 8px; margin-right: 7px; vertical-align: 1px; flex: none; }
 .picks { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: 0 0 18px; font-size: 14px; }
 .picks label { cursor: pointer; white-space: nowrap; }
-.picks .mark { width: 24px; height: 0; border-top: 2px dashed var(--soft); display: inline-block;
-  margin-right: 7px; vertical-align: 4px; }
 .axis-switch > input { position: absolute; opacity: 0; }
 .axis-switch > label { display: inline-block; padding: 4px 14px; border: 1px solid var(--rule); font-size: 14px;
   cursor: pointer; margin: 0 -1px 12px 0; background: var(--card); }
@@ -20,18 +18,20 @@ STYLE = """
 .axis-switch > label:last-of-type { border-radius: 0 6px 6px 0; }
 .axis-switch > input:checked + label { background: var(--accent); color: var(--paper); border-color: var(--accent); }
 .axis-switch > input:focus-visible + label { outline: 2px solid var(--accent); outline-offset: 2px; }
+.axis-switch .against { font-size: 14px; color: var(--soft); margin-right: 10px; }
 .axis-switch .panel { display: none; }
 .axis-switch #by-0:checked ~ .by-0, .axis-switch #by-1:checked ~ .by-1, .axis-switch #by-2:checked ~ .by-2 {
   display: block; }
 .none-word { color: var(--soft); font-size: 13px; }
-.samples { border-collapse: separate; border-spacing: 3px; table-layout: fixed; }
-.samples td.name, .samples th.name { width: 132px; padding-right: 8px; position: sticky; left: 0;
-  background: var(--paper); font-size: 13px; line-height: 1.3; text-align: left; overflow-wrap: anywhere; z-index: 1; }
-.samples th { width: 104px; font-weight: 400; font-size: 12px; line-height: 1.25; color: var(--soft); text-align: left;
-  vertical-align: bottom; padding: 0 0 4px; }
-.samples img { display: block; width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 3px;
-  background: var(--faint); }
-.samples .none { width: 100%; }
+.samples { border-collapse: separate; border-spacing: 3px; --tile: 104px; }
+.samples td.name, .samples th.name { min-width: 132px; max-width: 132px; padding-right: 8px; position: sticky;
+  left: 0; background: var(--paper); font-size: 13px; line-height: 1.3; text-align: left; overflow-wrap: break-word;
+  z-index: 1; }
+.samples th { min-width: var(--tile); max-width: var(--tile); font-weight: 400; font-size: 12px; line-height: 1.25;
+  color: var(--soft); text-align: left; vertical-align: bottom; padding: 0 0 4px; }
+.samples img, .samples .none { display: block; width: var(--tile); height: var(--tile); object-fit: contain;
+  border-radius: 3px; background: var(--faint); }
+.samples .none { display: grid; }
 .settings { border-collapse: collapse; width: 100%; font-size: 14px; }
 .settings td, .settings th { text-align: left; vertical-align: top; padding: 6px 12px 6px 0; font-weight: 400;
   border-bottom: 1px solid var(--rule); }
@@ -43,8 +43,9 @@ h1 + .lead { margin: -10px 0 22px; color: var(--soft); max-width: 60em; }
 @media (max-width: 860px) {
   .final th.name, .final td.name { min-width: 6.5em; max-width: 8em; font-size: 14px; }
   .final th, .final td { padding-left: 7px; padding-right: 7px; }
-  .samples td.name, .samples th.name { width: 84px; font-size: 12px; }
-  .samples th { width: 78px; font-size: 11px; }
+  .samples { --tile: 76px; }
+  .samples td.name, .samples th.name { min-width: 84px; max-width: 84px; font-size: 12px; }
+  .samples th { font-size: 11px; }
   .axis-switch > label { padding: 4px 9px; font-size: 13px; }
 }
 """
@@ -103,13 +104,13 @@ PAGE = """{% macro swatch(css) %}
 <p>{{ 'Means over the seeds, shaded from the lowest to the highest.' if seeds > 1 else 'One seed.' }}
 Running figures are those of the averaged generator
 {{- ' on ' ~ running ~ ' pictures of held-out prompts' if running }}.</p>
-{% if dear %}<p>Seconds are training alone, measured while {{ dear }} runs shared the machine.</p>{% endif %}
+<p>Seconds are of training alone
+{{- ', while up to ' ~ at_once ~ ' runs shared the machine' if at_once > 1 }}.</p>
 </header><div>
 {% if panels %}
 <div class="picks">{% for v in variants %}
-<label><input type="checkbox" id="{{ v.id }}" checked> {{ swatch(v.look) }}{{ v.title }}</label>{% endfor %}
-{% for name in marks %}<span><i class="mark"></i>{{ name }}</span>{% endfor %}</div>
-<div class="axis-switch">
+<label><input type="checkbox" id="{{ v.id }}" checked> {{ swatch(v.look) }}{{ v.title }}</label>{% endfor %}</div>
+<div class="axis-switch"><span class="against">against</span>
 {% for panel in panels %}
 <input type="radio" name="axis" id="by-{{ loop.index0 }}"{{ ' checked' if loop.first }}>
 <label for="by-{{ loop.index0 }}">{{ panel.title }}</label>

@@ -32,12 +32,13 @@ class Series:
 
 @dataclass
 class Chart:
-    """One chart; ``marks`` are named horizontal lines such as a ceiling."""
+    """One chart; ``marks`` are named horizontal lines such as a ceiling, with their names on them if ``named``."""
 
     title: str
     series: list[Series]
     x_label: str = ""
     marks: dict[str, float] = field(default_factory=dict)
+    named: bool = False
     logarithmic: bool | None = None  # None: when all values are positive and span a factor of 20
 
 
@@ -166,6 +167,7 @@ def line_chart(chart: Chart) -> str:
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}">'
             f"<title>{escape(name)}: {short(value)}</title></line>"
         )
+    parts += _names(chart.marks, axes) if chart.named else []
     for index, one in enumerate(series):
         parts += _line(one, axes, one.css or look(index))
     title = escape(chart.title)
@@ -174,6 +176,20 @@ def line_chart(chart: Chart) -> str:
         + "".join(parts)
         + "</svg>"
     )
+
+
+def _names(marks: dict[str, float], axes: Axes) -> Iterator[str]:
+    """The marks' names at the right end of their lines, joined where the lines lie too close for two."""
+    labels: list[tuple[float, str]] = []
+    for name, y in sorted(((escape(n), axes.y(v)) for n, v in marks.items()), key=lambda pair: pair[1]):
+        if labels and y - labels[-1][0] < 12:
+            labels[-1] = (labels[-1][0], f"{labels[-1][1]}, {name}")
+        else:
+            labels.append((y, name))
+    for y, text in labels:
+        # above the line, but below it at the very top
+        place = y - 3 if y > TOP + 8 else y + 11
+        yield f'<text class="tick" x="{WIDTH - RIGHT}" y="{place:.1f}" text-anchor="end">{text}</text>'
 
 
 def _line(series: Series, axes: Axes, colour: str) -> Iterator[str]:
