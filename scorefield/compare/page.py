@@ -41,6 +41,31 @@ def build_page(plan: Plan, jobs: list[Job], table: Table, out: Path) -> Path:
     return path
 
 
+def rebuild(out: Path) -> Path:
+    """Tables and page of a comparison's folder anew, as its runs stand now; raises UserError when it is none."""
+    from scorefield.compare.plan import make_plan
+    from scorefield.compare.runner import finished, last_iteration
+    from scorefield.compare.spec import Spec
+    from scorefield.files import read_json
+
+    record = read_json(out / "comparison.json")
+    plan = make_plan(Spec.from_dict(record["asked"]))
+    if "seconds_per_evaluation" in record:
+        plan.set_speed(record["seconds_per_evaluation"])
+    known = {run["folder"]: run for variant in record["variants"] for run in variant["runs"]}
+    jobs = plan.jobs(out)
+    for job in jobs:
+        before = known.get(job.name, {})
+        if finished(job):
+            job.state = "done"
+        elif before.get("state") == "failed":
+            job.state, job.error = "failed", before.get("error", "")
+        elif last_iteration(job.folder):
+            job.state = "stopped"
+    extra = {key: record[key] for key in ("at_once", "started", "command", "seconds_per_evaluation") if key in record}
+    return build_page(plan, jobs, figures.write_all(plan, jobs, out, extra), out)
+
+
 def render(plan: Plan, jobs: list[Job], table: Table, out: Path) -> str:
     """The page's HTML."""
     from jinja2 import Environment, StrictUndefined

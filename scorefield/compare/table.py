@@ -184,6 +184,8 @@ def text(key: str, value: float) -> str:
         return tables.seconds(value)
     if key == "peak_memory":
         return tables.size(value)
+    if key not in COSTS and abs(value) < 100:
+        return f"{value:.{3 if abs(value) < 10 else 2}f}"  # alike in a column
     return tables.figure(value)
 
 

@@ -23,7 +23,7 @@ STYLE = """
 .axis-switch #by-0:checked ~ .by-0, .axis-switch #by-1:checked ~ .by-1, .axis-switch #by-2:checked ~ .by-2 {
   display: block; }
 .none-word { color: var(--soft); font-size: 13px; }
-.samples { border-collapse: separate; border-spacing: 3px; --tile: 104px; }
+.samples { border-collapse: separate; border-spacing: 3px; --tile: 90px; }
 .samples td.name, .samples th.name { min-width: 132px; max-width: 132px; padding-right: 8px; position: sticky;
   left: 0; background: var(--paper); font-size: 13px; line-height: 1.3; text-align: left; overflow-wrap: break-word;
   z-index: 1; }

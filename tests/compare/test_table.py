@@ -67,7 +67,7 @@ def test_figures_as_text():
     assert stat_text("prompt_accuracy", Stat(0.9641, 0.0032, 3)).startswith("96.4 ± 0.3")
     assert stat_text("grad_norm/online", Stat(1644.4, 871.2, 2)) == "1644 ± 871"
     assert stat_text("seconds", Stat(150.0, 6.0, 2)) == "2.5 ± 0.1 min"
-    assert stat_text("diversity", Stat(0.5, 0.0, 2)) == "0.5"
+    assert stat_text("diversity", Stat(0.5, 0.0, 2)) == "0.500"
 
 
 def test_files_hold_the_table(made):
@@ -220,3 +220,16 @@ def test_chromium_draws_many_variants(tmp_path):
     )
     with Image.open(shot) as picture:
         assert len(picture.convert("RGB").getcolors(2**24)) > 500
+
+
+def test_the_report_verb_rebuilds_a_comparison(made, capsys):
+    from scorefield.cli import main
+
+    plan, jobs, out = made
+    jobs[0].state, jobs[0].error = "failed", "no more"
+    (jobs[0].folder / "summary.json").unlink()
+    before = page_of(plan, jobs, out)
+    (out / "compare.html").unlink()
+    assert main(["report", str(out)]) == 0
+    assert (out / "compare.html").read_text() == before
+    assert "no more" in before
