@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from scorefield.errors import UserError
 
@@ -27,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", help="a task's name or folder; the file's, or text_to_image, if left out")
     parser.add_argument("--config", help="YAML preset of the task; the file's, or its default, if left out")
     parser.add_argument("--seeds", help="for example 0,1,2")
-    parser.add_argument("--budget", help="images=N, network_evaluations=N or minutes=M, spent by every run")
+    parser.add_argument(
+        "--budget", help="images=N, network_evaluations=N or minutes=M (of iterations), spent by every run"
+    )
     parser.add_argument("--out", type=Path, help="folder; runs/compare-NAME-TIME if left out")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 suits a GPU")
     parser.add_argument("--resume", action="store_true", help="go on in --out; without FILE, with what it was asked")
@@ -90,6 +94,17 @@ def execute(arguments: argparse.Namespace) -> int:
         folder.release()
 
 
+def history(out: Path, at_once: int) -> dict[str, Any]:
+    """When it was first started, and every command so far."""
+    from scorefield.report.source import load_json
+
+    before = load_json(out / "comparison.json", {})
+    command = " ".join(["scorefield", *(shlex.quote(word) for word in sys.argv[1:])])
+    said = [*str(before.get("command") or "").splitlines(), command]
+    started = before.get("started") or time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return {"at_once": at_once, "started": started, "command": "\n".join(dict.fromkeys(said))}
+
+
 def compare(plan, out: Path, at_once: int) -> int:
     """Run what is missing, keeping tables and page up to date, and say what came out."""
     from scorefield.compare import runner as running
@@ -97,11 +112,7 @@ def compare(plan, out: Path, at_once: int) -> int:
     from scorefield.compare.progress import CompareProgress
     from scorefield.compare.table import markdown_text, write_all
 
-    extra: dict = {
-        "at_once": at_once,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": " ".join(["scorefield", *sys.argv[1:]]),
-    }
+    extra = history(out, at_once)
     if "minutes" in plan.spec.budget:
         extra["seconds_per_evaluation"] = speed = running.known_speed(plan, out, at_once, say)
         plan.set_speed(speed)

@@ -49,7 +49,7 @@ def rebuild(out: Path) -> Path:
     from scorefield.files import read_json
 
     record = read_json(out / "comparison.json")
-    plan = make_plan(Spec.from_dict(record["asked"]))
+    plan = make_plan(Spec.from_dict(record["asked"]), str(record["device"]))
     if "seconds_per_evaluation" in record:
         plan.set_speed(record["seconds_per_evaluation"])
     known = {run["folder"]: run for variant in record["variants"] for run in variant["runs"]}

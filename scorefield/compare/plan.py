@@ -120,8 +120,11 @@ def budget_text(budget: dict[str, float]) -> str:
     return f"{amount:.10g} {kind.replace('_', ' ')}"
 
 
-def make_plan(spec: Spec) -> Plan:
+def make_plan(spec: Spec, device: str | None = None) -> Plan:
     """Resolve and check every variant; nothing is written or loaded yet.
+
+    Args:
+        device: where the runs were made, to look at them elsewhere: the machine and the inputs are not checked then.
 
     Raises:
         UserError: no variant, an unknown key or a bad value in one (named), a seed or task inside one, variants
@@ -143,7 +146,9 @@ def make_plan(spec: Spec) -> Plan:
         try:
             config = resolve(spec, stand_in(words))
             variant = Variant(one.name, one.title, one.note, one.overrides, words, config, config.training.batch, 0.0)
-            check(task_class, variant)
+            measure_cost(variant)
+            if device is None:
+                check(task_class, config)
         except UserError as error:
             raise UserError(f'variant "{one.name}": {error}') from error
         variant.starts = starts
@@ -154,18 +159,22 @@ def make_plan(spec: Spec) -> Plan:
         if spec.budget:
             ((kind, amount),) = spec.budget.items()
             variant.iterations = 0 if kind == "minutes" else iterations_for(kind, amount, variant)
-    return Plan(spec, variants, resolve_device(variants[0].config.training.device))
+    return Plan(spec, variants, device or resolve_device(variants[0].config.training.device))
 
 
-def check(task_class: Any, variant: Variant) -> None:
-    """The task's own checks and the cost of an iteration."""
+def check(task_class: Any, config: Any) -> None:
+    """The task's own checks, before a folder is made."""
     from scorefield.commands.common import resolve_device
-    from scorefield.commands.run import passes_per_iteration
     from scorefield.runfolder import RunFolder
 
-    config = variant.config
     task_class(config, RunFolder(Path("not-made")), resolve_device(config.training.device)).check()
-    variant.passes = passes_per_iteration(config.build_loss(), config.training)
+
+
+def measure_cost(variant: Variant) -> None:
+    """Forward passes an image, counted as ``run --dry-run`` does."""
+    from scorefield.commands.run import passes_per_iteration
+
+    variant.passes = passes_per_iteration(variant.config.build_loss(), variant.config.training)
 
 
 def resolve(spec: Spec, words: list[str]) -> Any:

@@ -42,7 +42,7 @@ class CompareProgress:
         self.last = now
         left = runner.seconds_left()
         self.left = "" if left is None else f", about {seconds(max(1, round(left)))} left"
-        active = [f"{job.name} {100 * runner.share(job):.0f} %" for job in runner.jobs if job.state == "running"]
+        active = [how_far(job, runner.share(job)) for job in runner.jobs if job.state == "running"]
         listed = ", ".join(active[:3]) + (f" and {len(active) - 3} more" if len(active) > 3 else "")
         said = f"{self.done} of {self.total} runs done{self.left}" + (f"; {listed}" if listed else "")
         if self.bar:
@@ -58,3 +58,8 @@ class CompareProgress:
             self.bar.console.print(line, markup=False, highlight=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def how_far(job: Job, share: float) -> str:
+    """A running job and its progress; after the last iteration it measures and writes its report."""
+    return f"{job.name} {100 * share:.0f} %" if share < 1 else f"{job.name} measuring"

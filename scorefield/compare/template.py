@@ -104,8 +104,8 @@ PAGE = """{% macro swatch(css) %}
 <p>{{ 'Means over the seeds, shaded from the lowest to the highest.' if seeds > 1 else 'One seed.' }}
 Running figures are those of the averaged generator
 {{- ' on ' ~ running ~ ' pictures of held-out prompts' if running }}.</p>
-<p>Seconds are of training alone
-{{- ', while up to ' ~ at_once ~ ' runs shared the machine' if at_once > 1 }}.</p>
+<p>Seconds include previews and saving, not the last measuring
+{{- '; up to ' ~ at_once ~ ' runs shared the machine' if at_once > 1 }}.</p>
 </header><div>
 {% if panels %}
 <div class="picks">{% for v in variants %}

@@ -228,7 +228,9 @@ def test_the_report_verb_rebuilds_a_comparison(made, capsys):
     plan, jobs, out = made
     jobs[0].state, jobs[0].error = "failed", "no more"
     (jobs[0].folder / "summary.json").unlink()
+    plan.device = "cuda"  # made on another machine
     before = page_of(plan, jobs, out)
+    assert ">cuda<" in before
     (out / "compare.html").unlink()
     assert main(["report", str(out)]) == 0
     assert (out / "compare.html").read_text() == before
