@@ -49,7 +49,7 @@ def read_request(arguments: argparse.Namespace):
     from scorefield.files import read_json
 
     words = list(arguments.overrides)
-    files = [word for word in words if "=" not in word or Path(word).is_file()]
+    files = [word for word in words if "=" not in word or (word.endswith((".yaml", ".yml")) and Path(word).is_file())]
     common = [word for word in words if word not in files]
     if len(files) > 1:
         raise UserError(f"one comparison at a time: {files[0]} or {files[1]}")
@@ -61,6 +61,7 @@ def read_request(arguments: argparse.Namespace):
         spec = asked.Spec()
     for text in arguments.variant:
         spec.add(asked.variant_of_text(text))
+    refuse_vain(spec, common)
     spec.common += asked.overrides_of(common, "the command line")
     spec.task, spec.config = arguments.task or spec.task, arguments.config or spec.config
     if arguments.seeds is not None:
@@ -68,6 +69,14 @@ def read_request(arguments: argparse.Namespace):
     if arguments.budget is not None:
         spec.budget = asked.budget_of(arguments.budget)
     return spec
+
+
+def refuse_vain(spec, words: list[str]) -> None:
+    """Raise UserError for an override of the command line that every variant overrides again."""
+    own = [{word.partition("=")[0] for word in variant.overrides} for variant in spec.variants]
+    for word in words:
+        if own and all(word.partition("=")[0] in keys for keys in own):
+            raise UserError(f"{word} would have no effect: every variant sets {word.partition('=')[0]} itself")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -87,7 +96,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print("\n".join(plan.lines(out)))
         return 0
-    folder = running.fresh_folder(out, arguments.resume)
+    folder = running.open_folder(out, [job.folder for job in plan.jobs(out)], arguments.resume)
     try:
         return compare(plan, out, arguments.jobs)
     finally:

@@ -263,12 +263,14 @@ def known_speed(plan: Plan, out: Path, at_once: int, say: Callable[[str], Any]) 
         shutil.rmtree(out / "probe", ignore_errors=True)
 
 
-def fresh_folder(out: Path, resume: bool) -> RunFolder:
-    """The comparison's folder, locked; raises UserError when it is in use or holds something and is not resumed."""
+def open_folder(out: Path, runs: list[Path], resume: bool) -> RunFolder:
+    """The comparison's folder, locked; raises UserError when it is in use, or holds a run and is not resumed."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: name a folder with --out")
-    if not resume and (out / "comparison.json").exists():
-        raise UserError(f"{out} already holds a comparison: give --resume to go on with it, or another --out")
+    used = [path for path in (out / "comparison.json", *(run / "config.yaml" for run in runs)) if path.exists()]
+    if used and not resume:
+        what = "a comparison" if used[0].parent == out else f"the run {used[0].parent.name}"
+        raise UserError(f"{out} already holds {what}: give --resume to go on with it, or another --out")
     folder = RunFolder(out)
     folder.lock()
     return folder

@@ -36,6 +36,7 @@ STYLE = """
 .settings td, .settings th { text-align: left; vertical-align: top; padding: 6px 12px 6px 0; font-weight: 400;
   border-bottom: 1px solid var(--rule); }
 .settings th { color: var(--soft); font-size: 13px; }
+.settings a { color: var(--accent); }
 .settings code { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   overflow-wrap: anywhere; }
 .state-failed { color: var(--bad); } .state-running, .state-waiting, .state-stopped { color: var(--soft); }

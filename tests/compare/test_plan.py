@@ -201,3 +201,9 @@ def test_overrides_of_a_nested_mapping():
         "e={}",
     ]
     assert VariantSpec("a", []).title == ""
+
+
+def test_an_override_without_effect_is_refused(capsys):
+    assert main(["compare", "online_updates", "--dry-run", "training.online_updates=3", *CPU]) == 2
+    assert "every variant sets training.online_updates itself" in capsys.readouterr().err
+    assert main(["compare", "online_updates", "--dry-run", "training.fresh_samples=true", *CPU]) == 0

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from scorefield.compare import runner as running
-from scorefield.compare.runner import Runner, known_speed, last_iteration, refuse_changed
+from scorefield.compare.runner import Runner, known_speed, last_iteration, open_folder, refuse_changed
 from scorefield.errors import UserError
 
 from .made_up import finish, plan_of
@@ -172,3 +172,18 @@ def test_a_probe_that_fails_says_why(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot measure the speed .* the disk is full"):
         known_speed(plan, tmp_path, 1, lambda text: None)
     assert not (tmp_path / "probe").exists()
+
+
+def test_a_folder_with_runs_of_others_is_refused(tmp_path):
+    plan = plan_of(["a"], [0])
+    (job,) = plan.jobs(tmp_path)
+    finish(plan, job, 0.5)
+    with pytest.raises(UserError, match="already holds the run a-seed0"):
+        open_folder(tmp_path, [job.folder], False)
+    held = open_folder(tmp_path, [job.folder], True)
+    with pytest.raises(UserError, match="in use by another process"):
+        open_folder(tmp_path, [job.folder], True)
+    held.release()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="is a file"):
+        open_folder(tmp_path / "file", [], False)
