@@ -83,7 +83,7 @@ def render(plan: Plan, jobs: list[Job], table: Table, out: Path) -> str:
         unfinished=unfinished(jobs),
         headline=headline(table),
         facts=facts(plan, table),
-        table=figure_table(table),
+        tables=figure_tables(table),
         legend=figures.legend_lines(plan, table),
         seeds=len(spec.seeds),
         running=running_size(table),
@@ -162,7 +162,7 @@ def facts(plan: Plan, table: Table) -> list[tuple[str, str]]:
     return found
 
 
-def figure_table(table: Table) -> dict[str, Any]:
+def figure_tables(table: Table) -> list[dict[str, Any]]:
     """The template's two tables: what came out, with the ceilings, and what it cost."""
     quality = [key for key in table.keys if key not in figures.COSTS]
     costs = [key for key in table.keys if key in figures.COSTS]
@@ -170,17 +170,16 @@ def figure_table(table: Table) -> dict[str, Any]:
     for title, keys in (("result", quality), ("cost and course", costs)):
         if not keys:
             continue
-        rows = []
+        rows: list[dict[str, Any]] = []
         if title == "result":
-            for who, values in table.ceilings.items():
+            for place, (who, values) in enumerate(table.ceilings.items(), start=1):
+                css = "ceiling cut" if place == len(table.ceilings) else "ceiling"
                 cells = [(figures.ceiling_text(key, values) or "–", "") for key in keys]
-                rows.append({"css": "ceiling", "look": "", "name": who, "said": way(values), "cells": cells})
-            if rows:
-                rows[-1]["css"] += " cut"
+                rows.append({"css": css, "look": "", "name": who, "said": way(values), "cells": cells})
         for index, row in enumerate(table.rows):
             rows.append(row_cells(table, row, index, keys))
         parts.append({"title": title, "head": [figures.title_of(key) for key in keys], "rows": rows})
-    return {"parts": parts, "rows": parts}
+    return parts
 
 
 def way(values: dict[str, float]) -> str:
@@ -304,7 +303,7 @@ def running_ceilings(table: Table, key: str) -> dict[str, float]:
 def running_size(table: Table) -> str:
     """On how many pictures the running figures rest, "" where no summary tells."""
     found = [r.data.summary.get("running") for row in table.rows for r in row.done]
-    sizes = {number(part.get("pictures")) for part in found if isinstance(part, dict)} - {None}
+    sizes = {n for part in found if isinstance(part, dict) and (n := number(part.get("pictures"))) is not None}
     return tables.figure(sizes.pop()) if len(sizes) == 1 else ""
 
 

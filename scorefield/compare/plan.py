@@ -139,7 +139,7 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
         raise UserError("there is nothing to run: seeds is empty")
     task_class = load_task(spec.task)
     refuse_fixed(spec)
-    variants = []
+    variants: list[Variant] = []
     for one in spec.variants:
         words = layered(spec.common, one.overrides, configuration.free_sections(task_class.Config))
         starts = starts_of(one.name, words, [v.name for v in variants])

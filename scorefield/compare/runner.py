@@ -160,7 +160,8 @@ class Runner:
         for process in self.processes.values():
             process.terminate()
         for job in self.jobs:
-            if (process := self.processes.pop(job.name, None)) is not None:
+            if job.name in self.processes:
+                process = self.processes.pop(job.name)
                 try:
                     process.wait(patience)
                 except subprocess.TimeoutExpired:
@@ -213,7 +214,8 @@ def measure_speed(plan: Plan, out: Path, at_once: int) -> float:
     """
     variant, copies = plan.variants[0], min(at_once, len(plan.variants) * len(plan.spec.seeds))
     folders = [out / "probe" / str(number) for number in range(copies)]
-    processes, speeds = [], []
+    processes: list[subprocess.Popen] = []
+    speeds: list[float] = []
     for folder in folders:
         job = Job(variant, plan.spec.seeds[0], folder)
         words = [*variant.words, "training.iterations=1000000", "training.log_every=1", "checkpoints.every=1000000"]

@@ -207,9 +207,9 @@ def budget_of(value: Any) -> dict[str, float]:
     if kind not in BUDGETS:
         raise UserError(f'unknown budget "{kind}": {suggest(str(kind), BUDGETS)}')
     try:
-        amount = float(amount)  # YAML reads 5e4 as text
+        spent = float(amount)  # YAML reads 5e4 as text
     except (TypeError, ValueError):
-        amount = float("nan")
-    if not 0 < amount < float("inf"):
+        spent = float("nan")
+    if not 0 < spent < float("inf"):
         raise UserError(f"budget {kind} must be a positive number, not {value[kind]!r}")
-    return {kind: amount}
+    return {kind: spent}

@@ -221,7 +221,9 @@ def csv_text(table: Table) -> str:
             cells += ["", ""] if stat is None else [repr(stat.mean), "" if stat.sd is None else repr(stat.sd)]
         writer.writerow([row.variant.name, len(row.done), *cells])
     for who, values in table.ceilings.items():
-        cells = [part for key in table.keys for part in (values.get(key, "") if key not in COSTS else "", "")]
+        cells = [
+            part for key in table.keys for part in (repr(values[key]) if key in values and key not in COSTS else "", "")
+        ]
         writer.writerow([who, "", *cells])
     return buffer.getvalue()
 

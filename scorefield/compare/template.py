@@ -83,11 +83,11 @@ PAGE = """{% macro swatch(css) %}
 <dl class="facts">{% for name, value in facts %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
 
-{% if table.rows %}
+{% if tables %}
 <section id="table"><header><h2>Figures</h2>
 {% for line in legend %}<p>{{ line }}</p>{% endfor %}</header>
 <div>
-{% for part in table.parts %}
+{% for part in tables %}
 <div class="scroll"><table class="final">
 <tr><th class="name">{{ part.title }}</th>{% for name in part.head %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in part.rows %}
