@@ -21,6 +21,7 @@ class AutoencoderConfig(StageConfig):
     latent_channels: int = 4
     widths: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
     kl_weight: float = 1e-3
+    init: str = ""  # folder of an autoencoder (diffusers format) to go on from; sets channels and widths
 
 
 @dataclass
@@ -75,6 +76,7 @@ def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True  # shapes never change within a stage
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     out.mkdir(parents=True, exist_ok=True)
     source = open_source(config, device)
@@ -125,6 +127,7 @@ def obtain_autoencoder(config: PretrainConfig, images, out: Path, device: str, s
         latent_channels=stage.latent_channels,
         widths=tuple(stage.widths),
         kl_weight=stage.kl_weight,
+        init=stage.init,
         seed=config.seed,
         out=out,
         device=device,
@@ -165,6 +168,7 @@ def train_transformer(config: PretrainConfig, vae, latents, source, count: int, 
     )
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()
+    pipeline.vae.register_to_config(_name_or_path="")  # a path of this machine has no place in what is shared
     pipeline.save_pretrained(out / "pipeline")
     say(f"wrote {out / 'pipeline'}")
     return out / "pipeline"
