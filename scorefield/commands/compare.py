@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, help="folder; runs/compare-NAME-TIME if left out")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; more than 1 suits a GPU")
-    parser.add_argument("--resume", action="store_true", help="go on in --out; without FILE, with what it was asked")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on in --out; without FILE, with what it was asked before"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print runs and cost, and stop")
 
 
@@ -44,7 +46,11 @@ def say(text: str) -> None:
 
 
 def read_request(arguments: argparse.Namespace):
-    """The ``Spec`` that file and flags ask for; the flags go before the file. Raises UserError."""
+    """The ``Spec`` that file and flags ask for; the flags go before the file. Raises UserError.
+
+    A resumed comparison without a file is what its folder says, with the given variants added (or, of the same name,
+    in the place of the old ones).
+    """
     from scorefield.compare import spec as asked
     from scorefield.files import read_json
 
@@ -55,12 +61,16 @@ def read_request(arguments: argparse.Namespace):
         raise UserError(f"one comparison at a time: {files[0]} or {files[1]}")
     if files:
         spec = asked.read(asked.find(files[0]))
-    elif arguments.resume and not arguments.variant:
+    elif arguments.resume:
         spec = asked.Spec.from_dict(read_json(arguments.out / "comparison.json")["asked"])
+        common = [word for word in common if word not in spec.common]
     else:
         spec = asked.Spec()
-    for text in arguments.variant:
-        spec.add(asked.variant_of_text(text))
+    given = [asked.variant_of_text(text) for text in arguments.variant]
+    if arguments.resume and not files:
+        spec.variants = [v for v in spec.variants if v.name not in {new.name for new in given}]
+    for variant in given:
+        spec.add(variant)
     refuse_vain(spec, common)
     spec.common += asked.overrides_of(common, "the command line")
     spec.task, spec.config = arguments.task or spec.task, arguments.config or spec.config

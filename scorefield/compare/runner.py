@@ -43,11 +43,12 @@ def finished(job: Job) -> bool:
 
 
 def refuse_changed(plan: Plan, job: Job) -> None:
-    """Raise UserError when the job's folder holds a run with other settings."""
+    """Raise UserError when the job's folder holds a run with other settings, and more of it than its beginning."""
     import yaml
 
     path = job.folder / "config.yaml"
-    if not path.exists():
+    begun = (job.folder / "summary.json").exists() or any((job.folder / "checkpoints").glob("iteration-*"))
+    if not path.exists() or not begun:
         return
     old, new = (yaml.safe_load(t) or {} for t in (path.read_text(), configuration.to_yaml(plan.resolved(job))))
     if changed := [c for c in configuration.differences(old, new) if not c.startswith(MAY_CHANGE)]:

@@ -73,13 +73,19 @@ def test_a_used_folder_is_refused_and_resuming_repeats_nothing(compared, capsys)
     assert "already holds a comparison" in capsys.readouterr().err
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
     assert len(kept) == 2
-    (out.parent / "weights.safetensors").unlink()
-    # without the variant that failed, and without a file: the rest stands
-    words = [word for word in words if not word.startswith("broken")]
-    words.pop(len(words) - 1 - words[::-1].index("--variant"))
-    assert main([*words, "--resume"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")} == kept
-    assert main(["compare", "--resume", "--out", str(out)]) == 0
+    again = ["compare", "--resume", "--out", str(out)]
+    # a mended variant takes the place of the one that never began; what is finished stands
+    assert main([*again, "--variant", "broken: loss.name=dmd loss.weighting=none"]) == 0
+    kept_now = {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")}
+    assert len(kept_now) == 3
+    assert kept.items() <= kept_now.items()
+    lines = (out / "broken-seed0" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [0, 1, 2, 3, 3]
+    assert main(again) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/summary.json")} == kept_now
+    record = json.loads((out / "comparison.json").read_text())
+    assert [v["name"] for v in record["variants"]] == ["sim", "dmd", "broken"]
+    assert record["asked"]["common"] == TINY
     capsys.readouterr()
-    assert main([*words, "--resume", "training.guidance_scale=3"]) == 2
+    assert main([*again, "training.guidance_scale=3"]) == 2
     assert "sim-seed0 was run with other settings: training.guidance_scale (2.0 → 3.0)" in capsys.readouterr().err
