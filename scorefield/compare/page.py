@@ -77,7 +77,7 @@ def render(plan: Plan, jobs: list[Job], table: Table, out: Path) -> str:
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return page.from_string(template.PAGE).render(
         style=STYLE + template.STYLE + hiding(len(table.rows)),
-        title=spec.title or spec.name,
+        title=spec.heading,
         note=spec.note,
         started=str(record.get("started") or ""),
         unfinished=unfinished(jobs),

@@ -41,6 +41,12 @@ class Spec:
     budget: dict[str, float] = field(default_factory=dict)
     variants: list[VariantSpec] = field(default_factory=list)
 
+    @property
+    def heading(self) -> str:
+        """Title of page and table: as given, else the file's name, else the variants' names."""
+        names = ", ".join(variant.name for variant in self.variants)
+        return self.title or (self.name if self.name != "compare" or len(names) > 60 else names)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for comparison.json; ``from_dict`` takes them back."""
         return asdict(self)

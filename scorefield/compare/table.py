@@ -232,7 +232,7 @@ def markdown_text(plan: Plan, table: Table) -> str:
     """The table in Markdown; the best of a column in bold, those that seeds cannot tell from it with ≈."""
     spec = plan.spec
     head = ["variant", *(title_of(key) for key in table.keys)]
-    lines = [f"# {spec.title or spec.name}", ""]
+    lines = [f"# {spec.heading}", ""]
     if spec.note:
         lines += [spec.note.strip(), ""]
     lines += [row_of(head), row_of(["---", *["---:"] * len(table.keys)])]

@@ -109,6 +109,7 @@ def test_one_seed_says_so(tmp_path):
     table = collect(plan, jobs)
     assert table.rows[0].stats["prompt_accuracy"].sd is None
     assert "One seed (3)" in markdown_text(plan, table)
+    assert markdown_text(plan, table).startswith("# a, b\n")
     assert table.best["prompt_accuracy"] == {"b"}
     assert table.like_best["prompt_accuracy"] == set()
 
