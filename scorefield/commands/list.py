@@ -18,7 +18,7 @@ def first_line(path) -> str:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print tasks with their presets, losses and assets."""
+    """Print tasks with their presets, comparisons, losses and assets."""
     from pathlib import Path
 
     print("tasks")
@@ -27,6 +27,10 @@ def execute(arguments: argparse.Namespace) -> int:
         presets = sorted(p.stem for p in (resources.root() / "configs" / name).glob("*.yaml"))
         if presets:
             print(f"  {'':18} presets: {', '.join(presets)}")
+    print("comparisons")
+    for path in sorted((resources.root() / "configs" / "compare").glob("*.yaml")):
+        title = next((line for line in path.read_text().splitlines() if line.startswith("title: ")), "")
+        print(f"  {path.stem:18} {title.removeprefix('title: ')}")
     print("losses")
     here = Path(__file__).resolve().parent.parent / "losses"
     for path in sorted(here.glob("*.py")):

@@ -60,6 +60,7 @@ class EvaluationConfig:
     teacher_guidance: float | None = None  # null: the same sweep's, else training.guidance_scale
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
     preview: int = 24  # pictures in the grids over time
+    running: int = 128  # pictures (at most `samples`) that the figures over time rest on; 0: those of the grids alone
 
 
 @dataclass
@@ -80,3 +81,5 @@ class TextToImageConfig(RunConfig):
             raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
         if self.evaluation.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")
+        if self.evaluation.running < 0:
+            raise UserError(f"evaluation.running must be at least 0, not {self.evaluation.running}")

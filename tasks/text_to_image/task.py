@@ -33,6 +33,7 @@ class TextToImage(Task):
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
     config: TextToImageConfig
+    running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
         self.config.build_loss()
@@ -102,6 +103,7 @@ class TextToImage(Task):
         self.preview_prompts = prompts
         self.preview_text = self.pipeline.encode(prompts)
         self.preview_z = evaluate.start_noise(self.pipeline, len(prompts), PREVIEW_SEED, self.device)
+        self.running = evaluate.Running(self) if evaluate.Running.wanted(self.config) else None
 
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         latents = evaluate.one_step(generator, self.preview_z, self.preview_text)
@@ -114,9 +116,11 @@ class TextToImage(Task):
 
             layout = {"prompts": self.preview_prompts, "columns": columns, "tile": images.shape[-1]}
             write_json(self.folder.samples / "layout.json", layout)
+        if self.running is not None:
+            return self.running.of_generator(self, generator)
         if self.config.evaluation.judge == "none":
             return {}
-        return evaluate.running_figures(self.config, images, self.preview_prompts)
+        return evaluate.grid_accuracy(self.config, images, self.preview_prompts)
 
     # ------------------------------------------------------------------ afterwards
 
