@@ -69,7 +69,7 @@ def poisoned_conditions(draws):
 
 
 def make(loss="sim", poison=False, **settings) -> Trainer:
-    """A trainer whose generator starts as the teacher and whose online score starts elsewhere."""
+    """A trainer on samples of two numbers."""
     player = PlayerConfig(learning_rate=0.01, betas=(0.0, 0.99))
     noise = {"name": "log_normal", "mean": -0.5, "std": 1.0}
     config = TrainingConfig(
@@ -77,10 +77,12 @@ def make(loss="sim", poison=False, **settings) -> Trainer:
         generator_noise=noise, online_noise=noise, **settings,
     )  # fmt: skip
     teacher, student = PoisonedNetwork() if poison else Network(), Network()
-    with torch.no_grad():
+    online = full_copy(Network())
+    with torch.no_grad():  # three players that differ, so that there is something to learn from the first step
         student.body[2].bias.add_(0.3)
+        online.body[2].weight.mul_(0.5)
     generator = OneStepGenerator(student, (2,), 2.5, poisoned_conditions if poison else conditions)
-    return Trainer(config, teacher, full_copy(Network()), generator, losses.build(loss))
+    return Trainer(config, teacher, online, generator, losses.build(loss))
 
 
 def finish(name: str) -> dict:
