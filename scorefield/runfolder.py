@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -92,10 +93,15 @@ class RunFolder:
                 continue  # a line cut off by a killed process
         return records
 
-    def forget_metrics_after(self, iteration: int) -> None:
-        """Drop lines beyond the checkpoint that a resumed run goes on from."""
-        kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
-        write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+    def forget_after(self, iteration: int) -> None:
+        """Drop metrics and sample pictures beyond the checkpoint that a resumed run goes on from (-1: all)."""
+        if self.metrics_file.exists():
+            kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
+            write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+        for path in self.samples.glob("iteration-*"):
+            number = re.match(r"iteration-(\d+)", path.name)
+            if number and int(number.group(1)) > iteration:
+                path.unlink()
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} before the run has written it."""

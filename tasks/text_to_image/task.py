@@ -14,6 +14,7 @@ from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.images import save_grid, save_image
+from scorefield.processes import is_main
 from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.pixart import TextToImagePipeline
@@ -71,9 +72,8 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        cache = make_cache(
-            self.pipeline, self.prompts.train, self.folder.path / "cache" / "text.safetensors", self.device
-        )
+        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
+        cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
