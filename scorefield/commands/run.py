@@ -120,7 +120,6 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     session.trainer.accelerator.wait_for_everyone()
     if arguments.resume and not session.resume():
         say("no checkpoint to resume from: starting afresh")
-        folder.forget_metrics_after(-1)
     try:
         session.run()
     except Interrupted as stop:
