@@ -35,7 +35,8 @@ class Session:
         self.trainer = Trainer(training, players.teacher, players.online, players.generator, self.config.build_loss())
         self.iteration, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
-        self._signal = self._nan_before = self._skipped_before = 0
+        self._signal = 0
+        self._nan_before = self._skipped_before = 0.0
         self._main = self.trainer.accelerator.is_main_process
 
     # ------------------------------------------------------------------ state
