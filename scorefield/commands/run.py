@@ -74,7 +74,7 @@ def refuse_changes(folder: RunFolder, text: str) -> None:
     """Only how long to train, how often to look and how to measure may change in a run that goes on."""
     from omegaconf import OmegaConf
 
-    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.")
+    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
     old, new = (dict(OmegaConf.to_container(OmegaConf.create(t)) or {}) for t in (folder.config_text(), text))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
@@ -113,7 +113,7 @@ def passes_per_iteration(loss, training) -> float:
 def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, started: float) -> int:
     """The heavy part."""
     from scorefield.report.page import build_report
-    from scorefield.training.session import Interrupted, Session
+    from scorefield.training.session import Interrupted, Session, Stopped
 
     say(f"run folder: {folder.path}")
     session = Session(task, task.build(), folder, say)
@@ -125,6 +125,11 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
         say(f"go on with: scorefield run {arguments.task} --out {folder.path} --resume")
+        if is_main():
+            build_report(folder.path)
+        return stop.status
+    except Stopped as stop:
+        say(f"{stop}; the report shows the figures; change the settings, or go on with --resume monitors.action=warn")
         if is_main():
             build_report(folder.path)
         return stop.status

@@ -70,6 +70,7 @@ def render(data: RunData) -> str:
         done=done,
         total=total,
         facts=tables.facts(data),
+        warnings=[str(record.get("text", "")) for record in data.warnings],
         pairs=pair_cards(data, data.pairs[:PAIRS]),
         pairs_total=len(data.pairs),
         teacher_steps=number(data.part("teacher").get("steps")),
@@ -189,7 +190,7 @@ def charts(data: RunData) -> list[Chart]:
     for key, points in lines.items():
         prefix, _, rest = key.partition("/")
         # Losses and running figures have scales of their own; the rest of a group shares one chart.
-        title = key if prefix in ("loss", "eval") else prefix
+        title = key if prefix in ("loss", "eval", "monitor") else prefix
         groups.setdefault(title, []).append(Series((rest or prefix).replace("_", " "), points))
     label = "images generated" if by_images else "iteration"
     found = [
@@ -212,7 +213,23 @@ def _title(key: str) -> str:
     return TITLES.get(key, key.replace("_", " ").replace("/", ": "))
 
 
+def _lines(data: RunData) -> dict[str, float]:
+    """Where each monitor warns: configured, else the monitor's own line."""
+    import yaml
+
+    from scorefield.monitors import watch
+
+    try:
+        configured = (yaml.safe_load(data.config) or {}).get("monitors", {}).get("lines", {})
+    except (yaml.YAMLError, AttributeError):
+        configured = {}
+    return {name: watch.MONITORS.get(name).line for name in watch.MONITORS} | dict(configured or {})
+
+
 def _ceilings(data: RunData, key: str) -> dict[str, float]:
+    if key.startswith("monitor/"):
+        value = _lines(data).get(key.removeprefix("monitor/"))
+        return {} if value is None else {"line": value}
     # A Fréchet distance depends on the number of samples, so that only the accuracy can be compared.
     if key != "eval/prompt_accuracy":
         return {}

@@ -27,6 +27,8 @@ h1, h2 { font-family: "Iowan Old Style", "Palatino Linotype", Charter, Georgia, 
 .kicker b { color: var(--ink); font-weight: 600; }
 h1 { font-size: clamp(22px, 2.7vw, 32px); margin: 0 0 22px; max-width: 38em; text-wrap: balance; }
 h2 { font-size: 20px; margin: 0 0 8px; }
+.warnings { background: var(--warn); color: var(--warn-ink); padding: 12px 18px; border-radius: 6px; margin: 0 0 28px; }
+.warnings ul { margin: 6px 0 0; padding-left: 20px; }
 .banner { background: var(--warn); color: var(--warn-ink); padding: 10px 16px; border-radius: 6px;
   margin: 0 0 22px; font-weight: 600; }
 .facts { display: flex; flex-wrap: wrap; gap: 10px 34px; margin: 0; padding: 14px 0;
@@ -183,6 +185,11 @@ PAGE = """{% macro picture(uri, what) %}
 {% if facts %}
 <dl class="facts">{% for name, value in facts %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
+{% endif %}
+
+{% if warnings %}
+<div class="warnings"><b>What the monitors saw</b>
+<ul>{% for text in warnings %}<li>{{ text }}</li>{% endfor %}</ul></div>
 {% endif %}
 
 {% if pairs %}

@@ -252,6 +252,7 @@ class Trainer:
             "images": self.images,
             "nan_samples": int(self.nan_samples),
             "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
+            "rate_scale": self.generator_player.rate_scale,
         }
 
     def load_state(self, state: dict) -> None:
@@ -262,6 +263,7 @@ class Trainer:
         self.nan_samples.fill_(state["nan_samples"])
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
             player.skipped.fill_(count)
+            player.rate_scale = state["rate_scale"]
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

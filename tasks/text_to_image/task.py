@@ -14,6 +14,7 @@ from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.images import save_grid, save_image
+from scorefield.monitors import Probe
 from scorefield.processes import is_main
 from scorefield.task import Players, Task
 from scorefield.teachers import online
@@ -25,6 +26,7 @@ from .prompts import make_cache, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
 PREVIEW_SEED = 20  # start noise of the grids over time
+WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
 
 
 class TextToImage(Task):
@@ -34,6 +36,7 @@ class TextToImage(Task):
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
     config: TextToImageConfig
+    watched: tuple[Tensor, dict[str, Tensor]] | None = None
     running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
@@ -121,6 +124,17 @@ class TextToImage(Task):
         if self.config.evaluation.judge == "none":
             return {}
         return evaluate.grid_accuracy(self.config, images, self.preview_prompts)
+
+    def probe(self, generator: Generator) -> Probe:
+        count = WATCHED_PROMPTS * WATCHED_SAMPLES
+        if self.watched is None:
+            rows = torch.arange(count, device=self.device) // WATCHED_SAMPLES % len(self.preview_prompts)
+            text = {key: value[rows] for key, value in self.preview_text.items()}
+            self.watched = evaluate.start_noise(self.pipeline, count, WATCH_SEED, self.device), text
+        z, text = self.watched
+        x0 = evaluate.one_step(generator, z, text)
+        shape = (WATCHED_PROMPTS, WATCHED_SAMPLES)
+        return Probe(x0.unflatten(0, shape), self.pipeline.decode(x0).unflatten(0, shape), text)
 
     # ------------------------------------------------------------------ afterwards
 
