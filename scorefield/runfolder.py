@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -94,7 +95,10 @@ class RunFolder:
         return records
 
     def forget_after(self, iteration: int) -> None:
-        """Drop metrics and sample pictures beyond the checkpoint that a resumed run goes on from (-1: all)."""
+        """Drop metrics and sample pictures beyond the checkpoint that a resumed run goes on from (-1: all).
+
+        What a killed process had half written goes as well.
+        """
         if self.metrics_file.exists():
             kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
             write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
@@ -102,6 +106,8 @@ class RunFolder:
             number = re.match(r"iteration-(\d+)", path.name)
             if number and int(number.group(1)) > iteration:
                 path.unlink()
+        for path in list(self.path.rglob(".*.part")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} before the run has written it."""

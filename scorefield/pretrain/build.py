@@ -52,6 +52,16 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.until not in ("judge", "autoencoder", "transformer"):
             raise UserError(f'until "{self.until}" is unknown: use judge, autoencoder or transformer')
+        widths, patch = self.autoencoder.widths, self.architecture.patch
+        multiple = 2 ** (len(widths) - 1) * patch
+        if self.resolution < multiple or self.resolution % multiple:
+            near = max(1, round(self.resolution / multiple)) * multiple
+            raise UserError(
+                f"resolution {self.resolution} must be a multiple of {multiple} (autoencoder.widths halve it "
+                f"{len(widths) - 1} times, patches are {patch} wide): {near} is the nearest"
+            )
+        if self.images < 1:
+            raise UserError(f"images must be at least 1, not {self.images}")
 
 
 def open_source(config: PretrainConfig, device: str) -> Source:
@@ -109,8 +119,9 @@ def train_judge(config: PretrainConfig, images, source, out: Path, device: str, 
         images, attributes, names, config.judge_stage, seed=config.seed, out=out, device=device, say=say
     )
     judge.save(out / "judge")
-    held_out = ToyboxSource(4000, toybox.TEST_SEED, config.resolution, 1, device)
-    found = judge_stage.accuracy(judge, load_images(held_out, 4000, device), held_out.attributes(0, 4000), device)
+    count = min(4000, config.images)
+    held_out = ToyboxSource(count, toybox.TEST_SEED, config.resolution, 1, device)
+    found = judge_stage.accuracy(judge, load_images(held_out, count, device), held_out.attributes(0, count), device)
     say("judge on held-out pictures: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
 
 

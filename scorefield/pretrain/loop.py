@@ -33,6 +33,9 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f'precision "{self.precision}" is unknown: use fp32 or bf16')
+        for name in ("steps", "batch", "warmup_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} of a stage must be at least 1, not {getattr(self, name)}")
 
 
 def fit(
@@ -79,11 +82,14 @@ def fit(
     generator = torch.Generator(device)
     start = last_save = last_say = time.monotonic()
     first_step = step
+
+    def share(seconds: float) -> float:
+        """How much of the stage is done."""
+        return max(step / config.steps, seconds / (60 * config.minutes) if config.minutes is not None else 0.0)
+
     while True:
         seconds = spent + time.monotonic() - start
-        done = step / config.steps
-        if config.minutes is not None:
-            done = max(done, seconds / (60 * config.minutes))
+        done = share(seconds)
         if done >= 1:
             break
         rate = config.learning_rate * min(1, (step + 1) / config.warmup_steps)
@@ -104,7 +110,8 @@ def fit(
             if not all(math.isfinite(v) for v in values.values()):
                 raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
             pace = (step - first_step) / max(now - start, 1e-9)
-            left = (1 - done) / max(done, 1e-9) * seconds
+            seconds = spent + now - start
+            left = (1 / share(seconds) - 1) * seconds
             text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
             say(f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left")
             last_say = now

@@ -4,6 +4,7 @@ The scenarios also run in the test's own process, which is what the ranks are co
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import torch
 from scorefield import losses
 from scorefield.denoiser import Denoiser
 from scorefield.generators.one_step import OneStepGenerator
+from scorefield.runfolder import RunFolder
+from scorefield.task import Players, Task
 from scorefield.teachers.online import full_copy
-from scorefield.training.settings import PlayerConfig, TrainingConfig
+from scorefield.training.session import Interrupted, Session
+from scorefield.training.settings import CheckpointConfig, PlayerConfig, RunConfig, TrainingConfig
 from scorefield.training.trainer import Trainer
 
 ITERATIONS = 5
@@ -68,21 +72,65 @@ def poisoned_conditions(draws):
     return {**told, "poison": torch.where(broken, torch.nan, 0.0)}, told
 
 
-def make(loss="sim", poison=False, **settings) -> Trainer:
-    """A trainer on samples of two numbers."""
-    player = PlayerConfig(learning_rate=0.01, betas=(0.0, 0.99))
-    noise = {"name": "log_normal", "mean": -0.5, "std": 1.0}
-    config = TrainingConfig(
-        iterations=ITERATIONS, batch=16, device="cpu", generator=player, online=player,
-        generator_noise=noise, online_noise=noise, **settings,
-    )  # fmt: skip
+def players(poison: bool = False) -> Players:
+    """Three small networks on samples of two numbers that differ, so that the first step has something to learn."""
     teacher, student = PoisonedNetwork() if poison else Network(), Network()
     online = full_copy(Network())
-    with torch.no_grad():  # three players that differ, so that there is something to learn from the first step
+    with torch.no_grad():
         student.body[2].bias.add_(0.3)
         online.body[2].weight.mul_(0.5)
     generator = OneStepGenerator(student, (2,), 2.5, poisoned_conditions if poison else conditions)
-    return Trainer(config, teacher, online, generator, losses.build(loss))
+    return Players(teacher, online, generator)
+
+
+def training(**settings) -> TrainingConfig:
+    """A few iterations of sixteen samples."""
+    player = PlayerConfig(learning_rate=0.01, betas=(0.0, 0.99))
+    noise = {"name": "log_normal", "mean": -0.5, "std": 1.0}
+    return TrainingConfig(
+        iterations=ITERATIONS, batch=16, device="cpu", generator=player, online=player,
+        generator_noise=noise, online_noise=noise, **settings,
+    )  # fmt: skip
+
+
+def make(loss="sim", poison=False, **settings) -> Trainer:
+    """A trainer of these players."""
+    three = players(poison)
+    return Trainer(training(**settings), three.teacher, three.online, three.generator, losses.build(loss))
+
+
+class Tiny(Task):
+    """The same players in a whole run, whose preview leaves a line of figures."""
+
+    name = "tiny"
+
+    def preview(self, generator, iteration):
+        return {"eval/bias": generator.denoiser.body[2].bias.sum().item()}
+
+
+def session(path: Path, poison: bool = False) -> Session:
+    """A run in ``path``, checkpoint and figures at every second iteration."""
+    config = RunConfig(training=training(log_every=2), checkpoints=CheckpointConfig(every=2, keep=9))
+    path.mkdir(exist_ok=True)
+    folder = RunFolder(path)
+    return Session(Tiny(config, folder, "cpu"), players(poison), folder, say=print)
+
+
+def interrupted_run(path: Path) -> dict:
+    """A run that SIGTERM reaches in the last process only, after its first iteration; then it is resumed."""
+    first = session(path, poison=True)
+    last = first.trainer.accelerator.is_last_process
+    first.generator.after_step = lambda k: os.kill(os.getpid(), signal.SIGTERM) if last and k == 0 else None
+    stopped = 0
+    try:
+        first.run()
+    except Interrupted:
+        stopped = first.iteration
+    first.trainer.accelerator.wait_for_everyone()  # rank 0 has saved
+    second = session(path, poison=True)
+    assert second.resume()
+    second.run()
+    return {"stopped": stopped, "weights": dict(second.generator.state_dict()), "totals": second.totals()}
 
 
 def finish(name: str) -> dict:
@@ -107,5 +155,7 @@ def finish(name: str) -> dict:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     rank = os.environ["RANK"]
-    torch.save({name: finish(name) for name in SCENARIOS}, Path(sys.argv[1]) / f"rank-{rank}.pt")
+    folder = Path(sys.argv[1])
+    torch.save({name: finish(name) for name in SCENARIOS}, folder / f"rank-{rank}.pt")
+    torch.save(interrupted_run(folder / "run"), folder / f"run-{rank}.pt")
     torch.distributed.destroy_process_group()

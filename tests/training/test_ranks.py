@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from scorefield.runfolder import RunFolder
+
 from . import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,12 +26,18 @@ def torchrun(*words: str, timeout: float = 110) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory) -> list[dict]:
-    """What each of two processes ended with, by scenario."""
+def ended(tmp_path_factory) -> Path:
+    """The folder that two processes wrote their ends into."""
     out = tmp_path_factory.mktemp("ranks")
     done = torchrun("-m", "tests.training.ranks", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(out / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+    return out
+
+
+@pytest.fixture(scope="module")
+def two(ended) -> list[dict]:
+    """What each of two processes ended with, by scenario."""
+    return [torch.load(ended / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +85,21 @@ def test_accumulation_does_not_change_weights_or_figures(name, one):
     for key, value in one["plain"]["figures"].items():
         if key != "x0/std":
             assert one[name]["figures"][key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+
+
+def test_a_signal_to_one_process_stops_both_and_resuming_ends_as_one_process_ends(ended, tmp_path):
+    straight = ranks.session(tmp_path / "straight", poison=True)
+    straight.run()
+    seen = [torch.load(ended / f"run-{rank}.pt", weights_only=True) for rank in range(2)]
+    assert [end["stopped"] for end in seen] == [2, 2]  # where figures were due, in both
+    folder = RunFolder(ended / "run")
+    records = folder.metrics()
+    assert [r["iteration"] for r in records if "loss/generator" in r] == [2, 4, 5]
+    assert [r["iteration"] for r in records if "eval/bias" in r] == [0, 4, 5]  # a stopped run saves without a look
+    for rank in range(2):
+        assert seen[rank]["totals"]["nan_samples"] == straight.totals()["nan_samples"] == 3 * ranks.ITERATIONS
+        for name, value in straight.generator.state_dict().items():
+            assert torch.allclose(value, seen[rank]["weights"][name], atol=1e-4), name
 
 
 @pytest.mark.slow

@@ -60,8 +60,12 @@ def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path):
     first.run()
     (first.folder.checkpoints / "iteration-000020" / "ema.safetensors").unlink()
     (first.folder.checkpoints / "iteration-000015" / "ema.safetensors").unlink()
+    (first.folder.checkpoints / ".iteration-000025.part").mkdir()
+    (first.folder.checkpoints / ".iteration-000025.part" / "ema.safetensors").write_text("half")
+    write_text(first.folder.path / ".summary.json.x.part", "half")
     again = make(tmp_path, log_every=2)
     assert again.resume()
+    assert list(tmp_path.rglob("*.part")) == []
     assert again.iteration == 10
     assert pictures(again) == [0, 5, 10]
     assert lines(again, "loss/generator") == [2, 4, 6, 8, 10]
