@@ -14,8 +14,7 @@ from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
-from scorefield.teachers.sampling import sample as sample_teacher
+from scorefield.teachers.base import Teacher
 
 from .settings import TextToImageConfig
 
@@ -38,7 +37,7 @@ def held_out_prompts(config: TextToImageConfig, train: list[str], count: int, st
     return [train[k % len(train)] for k in range(count)]
 
 
-def start_noise(pipeline: TextToImagePipeline, count: int, seed: int, device: str) -> Tensor:
+def start_noise(pipeline: Teacher, count: int, seed: int, device: str) -> Tensor:
     """N(0, I) [count, C, h, w]; row n depends on (seed, n) only."""
     return Draws(seed, -1, torch.arange(count, device=device)).normal("z", *pipeline.latent_shape)
 
@@ -65,13 +64,6 @@ def running_figures(config: TextToImageConfig, images: Tensor, prompts: list[str
     return {"eval/prompt_accuracy": verdict.all_right.float().mean().item()}
 
 
-def make_scheduler(settings: dict):
-    """The multistep solver with the teacher's own schedule."""
-    from diffusers import DPMSolverMultistepScheduler
-
-    return DPMSolverMultistepScheduler.from_config(settings)
-
-
 class Pictures:
     """Makes pictures of prompts with the teacher and the student of one run."""
 
@@ -86,9 +78,8 @@ class Pictures:
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
         settings = self.config.evaluation
-        latents = sample_teacher(
+        latents = self.pipeline.sample(
             self.denoiser,
-            make_scheduler(self.pipeline.scheduler_settings),
             self.pipeline.encode(prompts),
             z,
             steps=settings.teacher_steps,
@@ -131,7 +122,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     )
     result: dict[str, Any] = {
         "teacher": {"steps": settings.teacher_steps, "guidance": settings.teacher_guidance},
-        "student": {"steps": 1},
+        "student": {"steps": generator.steps},
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
