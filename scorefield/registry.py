@@ -8,7 +8,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 from scorefield import plugins
@@ -97,15 +97,18 @@ class Registry(Generic[T]):
         return name in self._names()
 
 
-def construct(kind: str, name: str, part: Callable[..., T], options: Mapping[str, Any], *given: Any) -> T:
-    """``part(*given, **options)``; an option that its signature does not name is refused with the nearest one.
-
-    Raises UserError for the option; what the part itself raises is raised as it is.
-    """
+def check_options(kind: str, name: str, part: Callable[..., Any], options: Iterable[str], given: int) -> None:
+    """Raise UserError for an option that ``part``'s signature does not name beyond its first ``given`` arguments."""
     parameters = list(inspect.signature(part).parameters.values())
-    free = [p.name for p in parameters[len(given) :] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        for key in options:
-            if key not in free:
-                raise UserError(f'unknown option "{key}" of {kind} "{name}": {suggest(key, free)}')
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    free = [p.name for p in parameters[given:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    for key in options:
+        if key not in free:
+            raise UserError(f'unknown option "{key}" of {kind} "{name}": {suggest(key, free)}')
+
+
+def construct(kind: str, name: str, part: Callable[..., T], options: Mapping[str, Any], *given: Any) -> T:
+    """``part(*given, **options)``; an unknown option is refused as by ``check_options``."""
+    check_options(kind, name, part, options, len(given))
     return part(*given, **options)

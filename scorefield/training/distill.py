@@ -1,6 +1,7 @@
 """Distillation in one call, for modules of one's own: no task, no run folder, no command line."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,9 @@ def distill(
         watch: called with (iteration, figures) every ``log_every`` iterations.
         learning_rate: of both networks, with betas (0, 0.99), falling to 1 % along a cosine; for other optimizers give
             ``generator_optimizer`` and ``online_optimizer``, each a ``PlayerConfig``.
-        training: fields of ``scorefield.TrainingConfig``: iterations, batch, seed, sigma_data, generator_noise …
+        training: fields of ``scorefield.TrainingConfig``: iterations, batch, seed, sigma_data, generator_noise … Where
+            not given, unlike there: batch 256, two online updates, ln sigma ~ N(ln sigma_data - 0.5, 1.2^2) for both
+            networks (EDM's training noise, moved to the data's scale) and an average over 20,000 images.
 
     Returns:
         ``generator`` with its averaged weights, in evaluation mode. Gradients of the teacher's parameters stay off.
@@ -85,8 +88,17 @@ def _config(learning_rate: float, training: dict[str, Any]) -> TrainingConfig:
     for key in training:
         if key not in known and key not in names:
             raise UserError(f'distill knows no "{key}": {suggest(key, [*known, *names, "loss", "online", "latents"])}')
-    # a picture of a few thousand images' work: the default half-life is that of runs of millions
-    usual = {"generator": player, "online": player, "ema_half_life_images": 20_000}
+    # for a problem of minutes; TrainingConfig's own defaults are those of runs of millions of images
+    mean = math.log(training.get("sigma_data", TrainingConfig.sigma_data)) - 0.5
+    usual = {
+        "generator": player,
+        "online": player,
+        "batch": 256,
+        "online_updates": 2,
+        "online_noise": {"name": "log_normal", "mean": mean, "std": 1.2},
+        "generator_noise": {"name": "log_normal", "mean": mean, "std": 1.2},
+        "ema_half_life_images": 20_000,
+    }
     return TrainingConfig(**usual | {names.get(key, key): value for key, value in training.items()})
 
 

@@ -12,7 +12,7 @@ from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.images import save_grid, save_image
-from scorefield.registry import construct
+from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
@@ -37,7 +37,8 @@ class TextToImage(Task):
     def check(self) -> None:
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
-        GENERATORS.get(self.config.generator.name)
+        named = self.config.generator
+        check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
