@@ -74,7 +74,7 @@ class Linear(nn.Module):
         return self.mean + variance / (variance + sigma[:, None] ** 2) * (x_t - self.mean)
 
 
-SHORT = {"iterations": 400, "batch": 64, "learning_rate": 0.03, "latents": (2,), "device": "cpu"}
+SHORT = {"iterations": 400, "batch": 64, "learning_rate": 0.05, "latents": (2,), "device": "cpu"}
 
 
 @pytest.mark.parametrize("loss", ["sim", "diff_instruct", scorefield.losses.build("sid", alpha=1.0, weighting="none")])
