@@ -9,11 +9,12 @@ from scorefield.errors import UserError
 
 VERBS = {
     "run": "train a generator for a task and report on it",
+    "compare": "run one task in several variants, with the same seeds and budget, and draw them side by side",
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
-    "report": "rebuild a run's report page",
-    "list": "name the tasks, presets, losses and distances at hand",
+    "report": "rebuild the page of a run or of a comparison",
+    "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
     "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
 }

@@ -78,7 +78,7 @@ def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] =
         if preset is not None:
             layers.append((str(preset), _read_yaml(preset)))
         for source, layer in layers:
-            _refuse_unknown(OmegaConf.to_container(layer) or {}, known, free, source)
+            _refuse_unknown(dict(OmegaConf.to_container(layer) or {}), known, free, source)  # type: ignore[arg-type]
             merged = _merge(merged, layer, free)
         pairs = [parse_override(text, known, free) for text in overrides]
         if pairs:

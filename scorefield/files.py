@@ -10,7 +10,7 @@ from typing import Any
 from scorefield.errors import UserError
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
 
     A reader sees the old file or the new one. Raises UserError, naming the file, if the disk is full or

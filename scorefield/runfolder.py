@@ -4,12 +4,13 @@ import fcntl
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from scorefield.errors import UserError
 from scorefield.files import read_json, write_json, write_text
@@ -29,7 +30,7 @@ class RunFolder:
         self.checkpoints, self.samples = self.path / "checkpoints", self.path / "samples"
         self.evaluation, self.export = self.path / "evaluation", self.path / "export"
         self.metrics_file = self.path / "metrics.jsonl"
-        self._lock = None
+        self._lock: IO[str] | None = None
 
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
@@ -92,10 +93,15 @@ class RunFolder:
                 continue  # a line cut off by a killed process
         return records
 
-    def forget_metrics_after(self, iteration: int) -> None:
-        """Drop lines beyond the checkpoint that a resumed run goes on from."""
-        kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
-        write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+    def forget_after(self, iteration: int) -> None:
+        """Drop metrics and sample pictures beyond the checkpoint that a resumed run goes on from (-1: all)."""
+        if self.metrics_file.exists():
+            kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
+            write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+        for path in self.samples.glob("iteration-*"):
+            number = re.match(r"iteration-(\d+)", path.name)
+            if number and int(number.group(1)) > iteration:
+                path.unlink()
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} before the run has written it."""

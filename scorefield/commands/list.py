@@ -72,7 +72,7 @@ def print_parts(heading: str, own: dict[str, str], group: str) -> None:
 
 
 def execute(arguments: argparse.Namespace) -> int:
-    """Print tasks with their presets, every kind of part, and the assets."""
+    """Print tasks with their presets, comparisons, every kind of part, and the assets."""
     folders = plugins.task_folders()
     texts = {}
     for name, folder in folders.items():
@@ -81,6 +81,10 @@ def execute(arguments: argparse.Namespace) -> int:
         if presets:
             texts[name] += f"\n  {'':18} presets: {', '.join(presets)}"
     print_parts("tasks", texts, plugins.TASKS)
+    print("comparisons")
+    for path in sorted((resources.root() / "configs" / "compare").glob("*.yaml")):
+        title = next((line for line in path.read_text().splitlines() if line.startswith("title: ")), "")
+        print(f"  {path.stem:18} {title.removeprefix('title: ')}")
     for heading, group, files in KINDS:
         own: dict[str, str] = {}
         for path in sorted(PACKAGE.glob(files)):

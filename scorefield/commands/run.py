@@ -10,6 +10,7 @@ from scorefield import config as configuration
 from scorefield.commands.common import build_config, resolve_device
 from scorefield.errors import UserError
 from scorefield.plugins import load_task
+from scorefield.processes import is_main
 from scorefield.runfolder import RunFolder, default_folder
 
 
@@ -24,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def say(text: str) -> None:
-    """Status goes to stderr, beside the progress line."""
-    print(text, file=sys.stderr, flush=True)
+    """Status goes to stderr, beside the progress line; one of several processes speaks."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -42,9 +44,11 @@ def execute(arguments: argparse.Namespace) -> int:
     task = task_class(config, folder, device)
     task.check()
     if arguments.dry_run:
-        print_plan(task, device)
+        if is_main():
+            print_plan(task, device)
         return 0
-    prepare_folder(folder, config, arguments)
+    if is_main():
+        prepare_folder(folder, config, arguments)
     try:
         return train(task, folder, arguments, device, started)
     finally:
@@ -74,8 +78,10 @@ def refuse_changes(folder: RunFolder, config) -> None:
     before = configuration.load(type(config), folder.path / "config.yaml")
 
     free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.")
-    old, new = (OmegaConf.to_container(OmegaConf.structured(c), enum_to_str=True) for c in (before, config))
-    changed = [c for c in configuration.differences(old, new) if not c.startswith(free)]
+    old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
+    changed = [
+        c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
+    ]
     if changed:
         raise UserError(
             f"{folder.path} was started with other settings: {'; '.join(changed)}; resume with the same, or start anew"
@@ -114,6 +120,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 
     say(f"run folder: {folder.path}")
     session = Session(task, task.build(), folder, say)
+    session.trainer.accelerator.wait_for_everyone()
     if arguments.resume and not session.resume():
         say("no checkpoint to resume from: starting afresh")
     try:
@@ -121,8 +128,11 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
         say(f"go on with: scorefield run {arguments.task} --out {folder.path} --resume")
-        build_report(folder.path)
+        if is_main():
+            build_report(folder.path)
         return stop.status
+    if not is_main():
+        return 0
     say("measuring")
     with session.averaged() as generator:
         figures = task.finish(generator)

@@ -33,5 +33,6 @@ def execute(arguments: argparse.Namespace) -> int:
         print(text, file=log, flush=True)
 
     folder = train_teacher(config, arguments.out, say)
-    print(f"the teacher is in {folder}; use it with teacher.path={folder}")
+    if config.until == "transformer":
+        print(f"the teacher is in {folder}; use it with teacher.path={folder}")
     return 0

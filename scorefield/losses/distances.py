@@ -82,9 +82,9 @@ def _pseudo_huber_gradient(y: Tensor, c: Tensor) -> Tensor:
 
 
 def _charbonnier(y: Tensor, c: Tensor) -> Tensor:
-    c = spread(c, y)
-    root, far = _root(y**2 + c**2)
-    return torch.where(far, y**2 / (root + c), torch.zeros_like(y)).flatten(1).sum(1)
+    wide = spread(c, y)
+    root, far = _root(y**2 + wide**2)
+    return torch.where(far, y**2 / (root + wide), torch.zeros_like(y)).flatten(1).sum(1)
 
 
 def _charbonnier_gradient(y: Tensor, c: Tensor) -> Tensor:
@@ -97,21 +97,21 @@ def _log_cosh_gradient(y: Tensor, c: Tensor) -> Tensor:
 
 
 def _log_cosh(y: Tensor, c: Tensor) -> Tensor:
-    c = spread(c.clamp(min=NORM_FLOOR), y)  # y / c must not overflow
-    a = (y / c).abs()
+    wide = spread(c.clamp(min=NORM_FLOOR), y)  # y / c must not overflow
+    a = (y / wide).abs()
     # log cosh a without overflow: a - log 2 + log1p(exp(-2 a))
-    return (c * (a + torch.log1p(torch.expm1(-2 * a) / 2))).flatten(1).sum(1)
+    return (wide * (a + torch.log1p(torch.expm1(-2 * a) / 2))).flatten(1).sum(1)
 
 
 def _huber(y: Tensor, c: Tensor) -> Tensor:
-    c = spread(c, y)
-    inside = torch.minimum(y.abs(), c)
+    wide = spread(c, y)
+    inside = torch.minimum(y.abs(), wide)
     return (inside * (y.abs() - inside / 2)).flatten(1).sum(1)
 
 
 def _huber_gradient(y: Tensor, c: Tensor) -> Tensor:
-    c = spread(c, y)
-    return torch.maximum(torch.minimum(y, c), -c)
+    wide = spread(c, y)
+    return torch.maximum(torch.minimum(y, wide), -wide)
 
 
 def _two(k: float) -> float:

@@ -14,6 +14,7 @@ Prediction forms, all linear in (x0, eps) at a given native x_t:
 """
 
 import math
+from typing import overload
 
 from torch import Tensor
 
@@ -22,6 +23,10 @@ from scorefield.errors import UserError, suggest
 FORMS = ("x0", "eps", "v", "flow", "score", "edm")
 
 
+@overload
+def spread(value: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def spread(value: float, like: Tensor) -> float: ...
 def spread(value: Tensor | float, like: Tensor) -> Tensor | float:
     """A per-sample value [batch] as [batch, 1, …, 1], ready to multiply ``like``; anything else unchanged."""
     if isinstance(value, Tensor) and value.ndim == 1 and like.ndim > 1:

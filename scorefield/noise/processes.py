@@ -174,13 +174,13 @@ class DiscreteVP:
     @classmethod
     def linear(cls, beta_start: float = 1e-4, beta_end: float = 0.02, steps: int = 1000) -> "DiscreteVP":
         """Betas evenly spaced (DDPM, ADM, PixArt)."""
-        return cls(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64).tolist())
+        return cls(tuple(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64).tolist()))
 
     @classmethod
     def scaled_linear(cls, beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> "DiscreteVP":
         """Square roots of betas evenly spaced (latent diffusion, Stable Diffusion)."""
         roots = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64)
-        return cls(roots.square().tolist())
+        return cls(tuple(roots.square().tolist()))
 
     @classmethod
     def cosine(cls, steps: int = 1000, max_beta: float = 0.999) -> "DiscreteVP":
@@ -189,7 +189,7 @@ class DiscreteVP:
         def bar(t: float) -> float:
             return math.cos((t + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        return cls([min(1 - bar((i + 1) / steps) / bar(i / steps), max_beta) for i in range(steps)])
+        return cls(tuple(min(1 - bar((i + 1) / steps) / bar(i / steps), max_beta) for i in range(steps)))
 
     def zero_terminal_snr(self) -> "DiscreteVP":
         """Rescaled so that the last step is pure noise (Lin et al. 2023, arXiv:2305.08891, algorithm 1)."""
@@ -197,7 +197,7 @@ class DiscreteVP:
         root = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
         cumulative = root.square()
         alphas = torch.cat([cumulative[:1], cumulative[1:] / cumulative[:-1]])
-        return type(self)((1 - alphas).tolist())
+        return type(self)(tuple((1 - alphas).tolist()))
 
     @classmethod
     def from_scheduler(cls, settings: Mapping) -> "DiscreteVP":

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scorefield.errors import UserError
 from scorefield.pretrain.loop import StageConfig, fit
 
 
@@ -26,9 +27,18 @@ def build(latent_channels: int, widths: tuple[int, ...], resolution: int):
     )
 
 
+def open_folder(folder: str):
+    """A saved AutoencoderKL, float32; raises UserError when ``folder`` holds none."""
+    from diffusers import AutoencoderKL
+
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"autoencoder.init {folder} is no diffusers autoencoder: it holds no config.json")
+    return AutoencoderKL.from_pretrained(folder).float()
+
+
 def reconstruction_loss(target: Tensor, output: Tensor) -> Tensor:
     """L1 + squared error + L1 of the finite differences (edges), a scalar; images [B, 3, H, W] in [-1, 1]."""
-    edges = 0.0
+    edges = torch.zeros((), device=output.device)
     for axis in (2, 3):
         edges = edges + (target.diff(dim=axis) - output.diff(dim=axis)).abs().mean()
     return F.l1_loss(output, target) + F.mse_loss(output, target) + edges
@@ -44,6 +54,7 @@ def train(
     seed,
     out: Path,
     device: str,
+    init: str = "",
     say=print,
 ):
     """Train on uint8 ``images`` [N, 3, H, W] that lie on ``device``; returns the normalised autoencoder.
@@ -51,7 +62,8 @@ def train(
     ``kl_weight`` multiplies the KL divergence per latent element (nats), which keeps the latents smooth.
     """
     torch.manual_seed(seed)
-    vae = build(latent_channels, widths, images.shape[-1]).to(device)
+    vae = open_folder(init) if init else build(latent_channels, widths, images.shape[-1])
+    vae = vae.to(device)
     if device.startswith("cuda"):
         vae = vae.to(memory_format=torch.channels_last)
     encode = torch.compile(lambda x: vae.encode(x, return_dict=False)[0].parameters) if config.compile else None

@@ -21,6 +21,7 @@ class AutoencoderConfig(StageConfig):
     latent_channels: int = 4
     widths: list[int] = field(default_factory=lambda: [32, 64, 96, 128])
     kl_weight: float = 1e-3
+    init: str = ""  # folder of an autoencoder (diffusers format) to go on from; sets channels and widths
 
 
 @dataclass
@@ -42,10 +43,15 @@ class PretrainConfig:
     seed: int = 0
     device: str = "auto"
     judge: bool = True  # train the judge too (toybox only: it needs the true attributes)
+    until: str = "transformer"  # stop after this stage: judge, autoencoder or transformer
     architecture: Architecture = field(default_factory=Architecture)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     transformer: TeacherStageConfig = field(default_factory=TeacherStageConfig)
     judge_stage: StageConfig = field(default_factory=StageConfig)
+
+    def __post_init__(self) -> None:
+        if self.until not in ("judge", "autoencoder", "transformer"):
+            raise UserError(f'until "{self.until}" is unknown: use judge, autoencoder or transformer')
 
 
 def open_source(config: PretrainConfig, device: str) -> Source:
@@ -64,12 +70,13 @@ def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] 
     """Run the stages that are not done yet and write the pipeline folder ``out``/pipeline.
 
     Each stage keeps a resumable state in ``out`` and its result in a folder of its own, so that a second call
-    goes on where the first was stopped.
+    goes on where the first was stopped. Returns the folder of the last stage that ``config.until`` allows.
     """
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True  # shapes never change within a stage
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     out.mkdir(parents=True, exist_ok=True)
     source = open_source(config, device)
@@ -79,7 +86,11 @@ def train_teacher(config: PretrainConfig, out: Path, say: Callable[[str], None] 
 
     if config.judge and config.data == "toybox" and not (out / "judge" / "judge.json").exists():
         train_judge(config, images, source, out, device, say)
+    if config.until == "judge":
+        return out / "judge"
     vae = obtain_autoencoder(config, images, out, device, say)
+    if config.until == "autoencoder":
+        return out / "vae"
     latents = autoencoder.encode_images(vae, images)
     say(f"latents {tuple(latents[0].shape)}, deviation {latents[1].float().mean():.3f}")
     del images
@@ -116,6 +127,7 @@ def obtain_autoencoder(config: PretrainConfig, images, out: Path, device: str, s
         latent_channels=stage.latent_channels,
         widths=tuple(stage.widths),
         kl_weight=stage.kl_weight,
+        init=stage.init,
         seed=config.seed,
         out=out,
         device=device,
@@ -156,6 +168,7 @@ def train_transformer(config: PretrainConfig, vae, latents, source, count: int, 
     )
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()
+    pipeline.vae.register_to_config(_name_or_path="")  # a path of this machine has no place in what is shared
     pipeline.save_pretrained(out / "pipeline")
     say(f"wrote {out / 'pipeline'}")
     return out / "pipeline"

@@ -56,7 +56,7 @@ def fit(
         UserError: a loss is not finite (the step is named).
     """
     modules.to(device).train()
-    parameters = [p for p in modules.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in modules.parameters() if p.requires_grad]
     fused = device.startswith("cuda")
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=fused
@@ -72,8 +72,8 @@ def fit(
         say(f"{name}: going on from step {step}")
 
     def save() -> None:
-        state = {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-        state |= {"step": step, "seconds": spent + time.monotonic() - start}
+        state: dict[str, object] = {"step": step, "seconds": spent + time.monotonic() - start}
+        state |= {"modules": modules.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
         write_atomically(state_path, lambda part: torch.save(state, part))
 
     generator = torch.Generator(device)

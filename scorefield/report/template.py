@@ -71,10 +71,14 @@ svg { display: block; width: 100%; height: auto; }
 .grid { stroke: var(--faint); } .axis { stroke: var(--soft); stroke-width: .8; }
 .tick { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .raw { stroke-width: 1; opacity: .28; }
+.line.d1 { stroke-dasharray: 7 3; } .line.d2 { stroke-dasharray: 2 3; } .line.d3 { stroke-dasharray: 9 3 2 3; }
+.band { stroke: none; opacity: .14; }
 .mark { stroke: var(--soft); stroke-dasharray: 4 3; }
 .hit { opacity: 0; } .hit.dot, .hit:hover { opacity: 1; }
 .line.s0 { stroke: var(--c0); } .line.s1 { stroke: var(--c1); } .line.s2 { stroke: var(--c2); }
 .line.s3 { stroke: var(--c3); } .line.s4 { stroke: var(--c4); } .line.s5 { stroke: var(--c5); }
+.band.s0 { fill: var(--c0); } .band.s1 { fill: var(--c1); } .band.s2 { fill: var(--c2); }
+.band.s3 { fill: var(--c3); } .band.s4 { fill: var(--c4); } .band.s5 { fill: var(--c5); }
 .hit.s0, i.s0 { fill: var(--c0); background: var(--c0); }
 .hit.s1, i.s1 { fill: var(--c1); background: var(--c1); }
 .hit.s2, i.s2 { fill: var(--c2); background: var(--c2); }

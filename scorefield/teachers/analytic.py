@@ -33,6 +33,10 @@ class GaussianMixture(Denoiser):
         sigma_max: float = 80.0,
     ):
         super().__init__()
+        self.log_weights: Tensor
+        self.means: Tensor
+        self.eigenvalues: Tensor
+        self.eigenvectors: Tensor
         count, dimension = means.shape
         if weights.shape != (count,) or covariances.shape != (count, dimension, dimension):
             raise UserError(

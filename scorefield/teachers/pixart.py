@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class PixArtDenoiser(Denoiser):
 
     def __init__(self, network, process: DiscreteVP, prediction: str, null_text: tuple[Tensor, Tensor] | None = None):
         super().__init__()
+        self.null_states: Tensor | None
+        self.null_mask: Tensor
         self.network, self.process, self.prediction = network, process, prediction
         self.sigma_min, self.sigma_max = process.sigma_min, process.sigma_max
         self.channels = network.config.in_channels
@@ -114,7 +117,9 @@ class TextToImagePipeline(Teacher):
     def __post_init__(self) -> None:
         if "/" not in self.path and not Path(self.path).is_dir():
             self.path = str(resources.asset(self.path) / "pipeline")
-        self._text_encoder = self._tokenizer = self._vae = None
+        self._text_encoder: Any = None
+        self._tokenizer: Any = None
+        self._vae: Any = None
         self.scheduler_settings = self._settings("scheduler", "scheduler_config.json")
         self.process, self.prediction = process_of(self.scheduler_settings)
         self.sigma_min, self.sigma_max = self.process.sigma_min, self.process.sigma_max

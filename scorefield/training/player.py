@@ -23,7 +23,7 @@ class Player:
         self.optimizer = torch.optim.AdamW(
             groups,
             lr=config.learning_rate,
-            betas=tuple(config.betas),
+            betas=(config.betas[0], config.betas[1]),
             eps=config.eps,
             weight_decay=config.weight_decay,
             fused=True,

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 
 class Progress:
@@ -10,7 +11,7 @@ class Progress:
     def __init__(self, total: int, done: int, batch: int, active: bool = True):
         self.total, self.first, self.batch, self.active = total, done, batch, active
         self.start = self.last = time.monotonic()
-        self.bar = None
+        self.bar: Any = None
 
     def __enter__(self) -> "Progress":
         if self.active and sys.stderr.isatty():

@@ -35,7 +35,7 @@ class Session:
         self.trainer = Trainer(training, players.teacher, players.online, players.generator, self.config.build_loss())
         self.iteration, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
-        self._signal = 0
+        self._signal = self._nan_before = self._skipped_before = 0
         self._main = self.trainer.accelerator.is_main_process
 
     # ------------------------------------------------------------------ state
@@ -62,9 +62,14 @@ class Session:
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"]})
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint; False when there is none."""
+        """Go on from the newest whole checkpoint; False when there is none.
+
+        What the stopped run wrote about later iterations is dropped: they will be done again.
+        """
         folder = checkpoint.newest_whole(self.folder.checkpoints, self.say)
         if folder is None:
+            if self._main:
+                self.folder.forget_after(-1)
             return False
         saved = checkpoint.load(folder)
         self.generator.load_state_dict(saved.weights["generator"])
@@ -74,7 +79,10 @@ class Session:
             own[name].data.copy_(value)
         self.trainer.load_state(saved.state)
         self.iteration, self.seconds, self.best = saved.iteration, saved.state["seconds"], saved.state["best"]
-        self.folder.forget_metrics_after(self.iteration)
+        # stray samples of the past must not count as those of the first iterations from here
+        self._nan_before, self._skipped_before = saved.state["nan_samples"], sum(saved.state["skipped"])
+        if self._main:
+            self.folder.forget_after(self.iteration)
         self.say(f"resuming from {folder.name}")
         return True
 
@@ -97,13 +105,15 @@ class Session:
                 self.iteration += 1
                 last = self.iteration == training.iterations
                 self.seconds = before + time.monotonic() - start
-                if self.iteration % training.log_every == 0 or last or self._signal:
+                due = self.iteration % training.log_every == 0 or last
+                stop = self._asked_to_stop(due)
+                if due or stop:
                     figures = self.log(self.iteration - since, time.monotonic() - tick)
                     progress.show(self.iteration, figures)
                     since, tick = self.iteration, time.monotonic()
-                if self._signal:
+                if stop:
                     self.save()
-                    raise Interrupted(self._signal)
+                    raise Interrupted(stop)
                 if self.iteration % checkpoints.every == 0 or last:
                     self.look()
                     self.save()
@@ -113,16 +123,17 @@ class Session:
         """Read the device's figures, check them, write one line of metrics.jsonl."""
         trainer, training = self.trainer, self.config.training
         figures = trainer.figures(iterations)
-        bad = figures["nan_samples"] - getattr(self, "_nan_before", 0)
-        skipped = figures["skipped_steps"] - getattr(self, "_skipped_before", 0)
+        bad = figures["nan_samples"] - self._nan_before
+        skipped = figures["skipped_steps"] - self._skipped_before
         self._nan_before, self._skipped_before = figures["nan_samples"], figures["skipped_steps"]
-        local = training.batch * iterations // trainer.accelerator.num_processes
-        if bad > local / 2 or skipped > iterations:
+        samples = training.batch * iterations
+        if bad > samples / 2 or skipped > iterations:
             low, high = trainer.generator_noise(torch.tensor([1e-6, 1 - 1e-6], device=trainer.device)).tolist()
+            player = "generator" if bad else "online score or generator gradient"
             raise UserError(
-                f"iteration {self.iteration}: {bad} of {local} samples and {skipped} steps were not finite, so training"
-                f" stopped (player: {'generator' if bad else 'online score or generator gradient'}, sigma {low:.3g} to"
-                f" {high:.3g}); lower the learning rates or use training.precision=fp32, then --resume"
+                f"iteration {self.iteration}: {bad} of {samples} samples and {skipped} steps were not finite, so"
+                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g});"
+                " lower the learning rates or use training.precision=fp32, then --resume"
             )
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
@@ -181,6 +192,15 @@ class Session:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+    def _asked_to_stop(self, due: bool) -> int:
+        """The signal that arrived, or 0; several processes agree on it where figures are due, all at one iteration."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return self._signal
+        if not due:
+            return 0
+        return int(accelerator.gather(torch.tensor([self._signal], device=self.trainer.device)).max())
 
     def totals(self) -> dict[str, Any]:
         """The part of summary.json that the trainer knows."""

@@ -1,6 +1,8 @@
 """Measure and show: real pictures, the many-step teacher and the one-step student on held-out prompts."""
 
+import hashlib
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +12,8 @@ from scorefield import resources
 from scorefield.data import toybox as world
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
-from scorefield.files import write_json
+from scorefield.evaluation.metrics import diversity as feature_diversity
+from scorefield.files import read_json, write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
@@ -22,19 +25,15 @@ if TYPE_CHECKING:
     from .task import TextToImage
 
 EVALUATION_SEED = 10  # start noise of everything that is measured
-REFERENCE_START, CEILING_START, DIVERSITY_START = 20_000_000, 30_000_000, 40_000_000
+RUNNING_SEED = 21  # and of the figures on the way
+REFERENCE_START, CEILING_START, DIVERSITY_START, RUNNING_START = 20_000_000, 30_000_000, 40_000_000, 50_000_000
 DIVERSITY_PROMPTS, DIVERSITY_SAMPLES = 10, 8
 SHOWN, WORST = 24, 20
 
 
-def held_out_prompts(config: TextToImageConfig, train: list[str], count: int, start: int = 0) -> list[str]:
-    """Prompts that are measured on: of Toybox's test seed, or, without a judge, from the training list.
-
-    A wording may occur in training by chance (Toybox has some ten thousand of them); scenes and noise do not.
-    """
-    if config.evaluation.judge != "none":
-        return world.prompts(count, world.TEST_SEED, start)
-    return [train[k % len(train)] for k in range(count)]
+def repeated(prompts: list[str], count: int) -> list[str]:
+    """``count`` prompts, from the start again when there are fewer."""
+    return [prompts[k % len(prompts)] for k in range(count)]
 
 
 def start_noise(pipeline: Teacher, count: int, seed: int, device: str) -> Tensor:
@@ -58,32 +57,95 @@ def load_judge(config: TextToImageConfig, device: str) -> Judge:
     return Judge.load(resources.asset(config.evaluation.judge) / "judge", device)
 
 
-def running_figures(config: TextToImageConfig, images: Tensor, prompts: list[str]) -> dict[str, float]:
-    """Prompt accuracy of a preview; shown as it runs, never used to choose anything."""
+class Running:
+    """Figures on the way, on two pictures each of some held-out prompts; shown, never used to choose anything.
+
+    They are biased by the small number of pictures (a Fréchet distance upwards, recall downwards): compare them with
+    ``ceilings``, which are measured alike, and not with the final figures.
+    """
+
+    def __init__(self, task: "TextToImage"):
+        settings = task.config.evaluation
+        pairs = min(settings.running, settings.samples) // 2
+        self.prompts = [p for p in repeated(task.prompts.held_out, pairs) for _ in range(2)]
+        self.judge = load_judge(task.config, task.device)
+        self.text = task.pipeline.encode(self.prompts)
+        self.z = start_noise(task.pipeline, len(self.prompts), RUNNING_SEED, task.device)
+        self.device = task.device
+        self.reference: Tensor | None = None  # features of real pictures, made when the resolution is seen
+
+    @staticmethod
+    def wanted(config: TextToImageConfig) -> bool:
+        """Whether there is a judge, and enough pictures for recall's third neighbour."""
+        settings = config.evaluation
+        return settings.judge != "none" and min(settings.running, settings.samples) >= 8
+
+    def real(self, start: int, resolution: int) -> Tensor:
+        return toybox.real_pictures(self.prompts, world.TEST_SEED, start, self.device, resolution)
+
+    def figures(self, images: Tensor) -> dict[str, float]:
+        """Prompt accuracy, Fréchet distance, precision, recall and diversity of pictures [N, 3, H, W]."""
+        if self.reference is None:
+            self.reference = self.judge.read(self.real(RUNNING_START, images.shape[-1])).features
+        verdict = toybox.judge_pictures(self.judge, images, self.prompts)
+        return toybox.figures(verdict, self.reference) | {
+            "diversity": feature_diversity(verdict.reading.features, self.prompts)
+        }
+
+    def of_generator(self, task: "TextToImage", generator: Generator) -> dict[str, float]:
+        """Figures of a generator as metrics.jsonl names them."""
+        images = task.pipeline.decode(one_step(generator, self.z, self.text))
+        return {f"eval/{key}": value for key, value in self.figures(images).items()}
+
+    def ceilings(self, pictures: "Pictures") -> dict[str, Any]:
+        """What real pictures and the teacher reach on the same prompts, for the summary."""
+        teacher = pictures.teacher(self.prompts, self.z)
+        real = self.real(RUNNING_START + len(self.prompts), teacher.shape[-1])
+        return {"pictures": len(teacher), "real": self.figures(real), "teacher": self.figures(teacher)}
+
+
+def grid_accuracy(config: TextToImageConfig, images: Tensor, prompts: list[str]) -> dict[str, float]:
+    """Prompt accuracy of the pictures of a grid, where nothing more is wanted."""
     verdict = toybox.judge_pictures(load_judge(config, str(images.device)), images, prompts)
     return {"eval/prompt_accuracy": verdict.all_right.float().mean().item()}
+
+
+def best_teacher(config: TextToImageConfig, pipeline: Teacher) -> tuple[int, float]:
+    """Steps and guidance scale that the teacher is measured at: configured, else the best that its sweep found.
+
+    ``sweep.json`` (scripts/sweep_teacher.py) lies in the pipeline's folder or beside it and counts only for the very
+    weights that it was made with.
+    """
+    settings, found = config.evaluation, {}
+    folder = Path(pipeline.path)
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    for place in (folder / "sweep.json", folder.parent / "sweep.json"):
+        if place.is_file() and weights.is_file():
+            sweep = read_json(place)
+            if sweep.get("transformer_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest():
+                found = sweep["best"]
+                break
+    steps = settings.teacher_steps or found.get("steps", 20)
+    guidance = settings.teacher_guidance
+    return steps, found.get("guidance", config.training.guidance_scale) if guidance is None else guidance
 
 
 class Pictures:
     """Makes pictures of prompts with the teacher and the student of one run."""
 
     def __init__(self, task: "TextToImage", generator: Generator):
-        self.config, self.pipeline, self.generator, self.device = (
-            task.config,
-            task.pipeline,
-            generator,
-            task.device,
-        )
+        self.config, self.pipeline, self.device = task.config, task.pipeline, task.device
+        self.generator, self.held_out = generator, task.prompts.held_out
         self.denoiser = self.pipeline.denoiser()
+        self.steps, self.guidance = best_teacher(self.config, self.pipeline)
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
-        settings = self.config.evaluation
         latents = self.pipeline.sample(
             self.denoiser,
             self.pipeline.encode(prompts),
             z,
-            steps=settings.teacher_steps,
-            guidance_scale=settings.teacher_guidance,
+            steps=self.steps,
+            guidance_scale=self.guidance,
             batch=128,
         )
         return self.pipeline.decode(latents)
@@ -96,7 +158,7 @@ class Pictures:
 
     def seconds(self, make, count: int = 16) -> float:
         """Seconds per image of a batch of ``count``, text encoding and decoding included; the second of two runs."""
-        prompts, z = world.prompts(count, world.TEST_SEED), self.noise(count, EVALUATION_SEED)
+        prompts, z = repeated(self.held_out, count), self.noise(count, EVALUATION_SEED)
         for _ in range(2):
             start = time.perf_counter()
             make(prompts, z)
@@ -111,17 +173,17 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     config, folder = task.config, task.folder
     pictures = Pictures(task, generator)
     settings = config.evaluation
-    prompts = held_out_prompts(config, task.train_prompts, samples)
+    prompts = repeated(task.prompts.held_out, samples)
     z = pictures.noise(samples, EVALUATION_SEED)
     made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
-    preview = held_out_prompts(config, task.train_prompts, settings.preview)
+    preview = repeated(task.prompts.held_out, settings.preview)
     save_grid(
         pictures.teacher(preview, pictures.noise(len(preview), 20)),
         folder.samples / "teacher.png",
         min(8, len(preview)),
     )
     result: dict[str, Any] = {
-        "teacher": {"steps": settings.teacher_steps, "guidance": settings.teacher_guidance},
+        "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
         "student": {"steps": generator.steps},
     }
     for who in ("teacher", "student"):
@@ -145,6 +207,8 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     for who, verdict in verdicts.items():
         result[who] |= toybox.figures(verdict, features)
         result[who]["diversity"] = diversity(pictures, judge, who, resolution)
+    if task.running is not None:
+        result["running"] = task.running.ceilings(pictures)
     result["feature_network"] = f"scorefield judge ({settings.judge}), {features.shape[1]} features"
     write_json(folder.evaluation / "attributes.json", toybox.attribute_shares(verdicts))
     save_pairs(folder, prompts, made, verdicts)
@@ -154,7 +218,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
 def diversity(pictures: Pictures, judge: Judge, who: str, resolution: int) -> float:
     """Mean feature distance among several pictures of one prompt."""
     count = DIVERSITY_PROMPTS * DIVERSITY_SAMPLES
-    prompts = [p for p in world.prompts(DIVERSITY_PROMPTS, world.TEST_SEED) for _ in range(DIVERSITY_SAMPLES)]
+    prompts = [p for p in repeated(pictures.held_out, DIVERSITY_PROMPTS) for _ in range(DIVERSITY_SAMPLES)]
     if who == "real":
         images = toybox.real_pictures(prompts, world.TEST_SEED, DIVERSITY_START, pictures.device, resolution)
     else:

@@ -2,35 +2,89 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scorefield.data import toybox
 from scorefield.errors import UserError
 from scorefield.files import write_atomically
 from scorefield.random import Draws
 from scorefield.teachers.base import Teacher
 
-from .settings import PromptsConfig
+from .settings import TextToImageConfig
 
 
-def read_prompts(config: PromptsConfig, seed: int) -> list[str]:
-    """The training prompts; raises UserError for a missing, empty or broken file."""
-    if config.path == "toybox":
-        from scorefield.data import toybox
+@dataclass
+class Prompts:
+    """What a run learns on and what it is measured on.
 
-        return list(dict.fromkeys(toybox.prompts(config.count, toybox.TRAIN_SEED)))
-    path = Path(config.path)
+    ``held_out`` is in the order in which it is used; ``shared`` says that it had to be taken from ``train``.
+    """
+
+    train: list[str]
+    held_out: list[str]
+    shared: bool = False
+
+
+def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
+    """Training and (at least ``samples``) held-out prompts; no text is in both unless there are too few.
+
+    Held out are: ``evaluation.prompts`` (a file, or "toybox:SEED"); else, with Toybox's judge, captions of its
+    test seed; else one in ten of the training file, chosen by a hash of the text so that the choice outlives a
+    reordered file.
+    Raises UserError for a missing, empty or broken file.
+    """
+    settings, wanted = config.prompts, max(config.evaluation.samples, config.evaluation.preview, samples)
+    if settings.path == "toybox":
+        train = list(dict.fromkeys(toybox.prompts(settings.count, toybox.TRAIN_SEED)))
+    else:
+        train = read_file(Path(settings.path), settings.field)
+        train = train[: settings.count] if settings.count else train
+    if config.evaluation.prompts.startswith("toybox:"):
+        held_out = fresh(toybox.prompt_stream(toybox_seed(config.evaluation.prompts)), train, wanted)
+    elif config.evaluation.prompts:
+        held_out = read_file(Path(config.evaluation.prompts), settings.field)
+    elif config.evaluation.judge != "none":
+        held_out = fresh(toybox.prompt_stream(toybox.TEST_SEED), train, wanted)
+    else:
+        held_out = [text for text in train if hashlib.sha256(text.encode()).digest()[0] < 26]
+        if not held_out or len(held_out) == len(train):
+            return Prompts(train, train, shared=True)
+    known = set(held_out)
+    kept = [text for text in train if text not in known]
+    return Prompts(kept, held_out) if kept else Prompts(train, held_out, shared=True)
+
+
+def fresh(stream: Iterator[str], train: list[str], count: int) -> list[str]:
+    """The first ``count`` texts of ``stream`` that training does not use."""
+    known = set(train)
+    return list(islice((text for text in stream if text not in known), count))
+
+
+def toybox_seed(text: str) -> int:
+    """SEED of "toybox:SEED"; raises UserError when it is no number, or the seed that training prompts come from."""
+    seed = text.removeprefix("toybox:")
+    if not seed.isdecimal() or int(seed) == toybox.TRAIN_SEED:
+        raise UserError(f'evaluation.prompts "{text}" must be a file or toybox:SEED with a seed of 1 or more')
+    return int(seed)
+
+
+def read_file(path: Path, field: str) -> list[str]:
+    """Prompts of a .txt, .jsonl or .parquet file; raises UserError when it is missing, empty or broken."""
     if not path.is_file():
         raise UserError(f"prompt file {path} does not exist")
     readers = {".txt": _read_lines, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise UserError(f"prompt file {path} must end in {', '.join(readers)}")
-    texts = [text.strip() for text in readers[path.suffix](path, config.field) if text.strip()]
+    texts = [text.strip() for text in readers[path.suffix](path, field) if text.strip()]
     if not texts:
         raise UserError(f"prompt file {path} holds no prompt")
-    return texts[: config.count] if config.count else texts
+    return texts
 
 
 def _read_lines(path: Path, field: str) -> list[str]:

@@ -59,11 +59,13 @@ class EvaluationConfig:
     """How the result is measured and shown."""
 
     samples: int = 500  # held-out prompts
-    teacher_steps: int = 32
-    teacher_guidance: float = 2.0
+    # a file of them (as prompts.path) or toybox:SEED; empty: Toybox's test seed, or a share kept out of training
+    prompts: str = ""
+    teacher_steps: int | None = None  # null: the best of the teacher's sweep.json, else 20
+    teacher_guidance: float | None = None  # null: the same sweep's, else training.guidance_scale
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
     preview: int = 24  # pictures in the grids over time
-    teacher_speed: bool = True  # time both models anew for seconds per image
+    running: int = 128  # pictures (at most `samples`) that the figures over time rest on; 0: those of the grids alone
 
 
 @dataclass
@@ -80,7 +82,9 @@ class TextToImageConfig(RunConfig):
     def __post_init__(self) -> None:
         if self.evaluation.samples < 2:
             raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
-        if self.evaluation.teacher_steps < 1:
+        if self.evaluation.teacher_steps is not None and self.evaluation.teacher_steps < 1:
             raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
         if self.evaluation.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")
+        if self.evaluation.running < 0:
+            raise UserError(f"evaluation.running must be at least 0, not {self.evaluation.running}")

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from scorefield import noise_laws, resources
+from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.images import save_grid, save_image
+from scorefield.processes import is_main
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
@@ -33,6 +35,7 @@ class TextToImage(Task):
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
     config: TextToImageConfig
+    running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
         self.config.build_loss()
@@ -42,7 +45,7 @@ class TextToImage(Task):
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
-        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
@@ -72,11 +75,10 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
-        warn_of_cuts(self.pipeline, self.train_prompts)
-        cache = make_cache(
-            self.pipeline, self.train_prompts, self.folder.path / "cache" / "text.safetensors", self.device
-        )
-        teacher = self.pipeline.denoiser()
+        warn_of_cuts(self.pipeline, self.prompts.train)
+        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
+        cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
+        teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
         generator = self.make_generator(student, cache)
@@ -95,15 +97,17 @@ class TextToImage(Task):
         return [
             f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
-            f"prompts: {len(self.train_prompts)} from {self.config.prompts.path}",
+            f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
+            + ("the same ones" if self.prompts.shared else f"{len(self.prompts.held_out)} others"),
             f"generator: x = D(s z, s, text), s = {self.init_sigma():.4f}, from {self.config.generator.init}",
         ]
 
     def _prepare_previews(self) -> None:
-        prompts = evaluate.held_out_prompts(self.config, self.train_prompts, self.config.evaluation.preview)
+        prompts = evaluate.repeated(self.prompts.held_out, self.config.evaluation.preview)
         self.preview_prompts = prompts
         self.preview_text = self.pipeline.encode(prompts)
         self.preview_z = evaluate.start_noise(self.pipeline, len(prompts), PREVIEW_SEED, self.device)
+        self.running = evaluate.Running(self) if evaluate.Running.wanted(self.config) else None
 
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         latents = evaluate.one_step(generator, self.preview_z, self.preview_text)
@@ -116,9 +120,11 @@ class TextToImage(Task):
 
             layout = {"prompts": self.preview_prompts, "columns": columns, "tile": images.shape[-1]}
             write_json(self.folder.samples / "layout.json", layout)
+        if self.running is not None:
+            return self.running.of_generator(self, generator)
         if self.config.evaluation.judge == "none":
             return {}
-        return evaluate.running_figures(self.config, images, self.preview_prompts)
+        return evaluate.grid_accuracy(self.config, images, self.preview_prompts)
 
     # ------------------------------------------------------------------ afterwards
 
@@ -146,7 +152,7 @@ class TextToImage(Task):
 
     def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
         generator = self.restore(weights)
-        self.train_prompts = read_prompts(self.config.prompts, self.config.training.seed)
+        self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from scorefield.cli import main
+from scorefield.errors import UserError
 from scorefield.training import checkpoint
 
 SHORT = [
@@ -82,6 +83,40 @@ def test_the_run_folder_holds_what_its_contract_says(run):
     assert [line["iteration"] for line in logged] == [2, 4, 6]
     assert {"x0_gap/rms", "grad_norm/generator", "images_per_sec", "memory_bytes", "nan_samples"} <= set(logged[0])
     assert (run / "checkpoints" / "latest.txt").read_text().strip() == "iteration-000006"
+    looks = [line for line in lines if "eval/prompt_accuracy" in line]
+    assert [line["iteration"] for line in looks] == [0, 3, 6]
+    figures = {"eval/frechet", "eval/precision", "eval/recall", "eval/diversity"}
+    assert figures <= set(looks[0])
+    assert summary["running"]["pictures"] == 8
+    for who in ("real", "teacher"):
+        assert {f"eval/{key}" for key in summary["running"][who]} == figures | {"eval/prompt_accuracy"}
+
+
+def test_running_figures_rest_on_pairs_and_need_a_judge(tmp_path):
+    from scorefield.commands.common import build_config
+    from scorefield.runfolder import RunFolder
+    from tasks.text_to_image import TextToImage
+    from tasks.text_to_image.evaluate import Running
+
+    def task_of(*words):
+        task = TextToImage(build_config(TextToImage, None, [*SHORT, *words]), RunFolder(tmp_path), "cpu")
+        task.check()
+        return task
+
+    assert not Running.wanted(task_of("evaluation.judge=none").config)
+    assert not Running.wanted(task_of("evaluation.running=0").config)
+    task = task_of("evaluation.samples=30", "evaluation.running=13")
+    assert Running.wanted(task.config)
+    running = Running(task)
+    assert len(running.prompts) == 12
+    assert running.prompts[::2] == running.prompts[1::2]
+    assert len(set(running.prompts)) == 6
+    real = running.figures(running.real(0, 64))
+    assert real["prompt_accuracy"] > 0.9
+    same = running.real(0, 64)
+    same[1::2] = same[::2]  # two equal pictures of every prompt
+    assert running.figures(same)["diversity"] == 0 < real["diversity"]
+    assert running.figures(-same)["frechet"] > 10 * real["frechet"]
 
 
 def test_sample_export_and_report(run, tmp_path):
@@ -297,3 +332,61 @@ def test_a_task_folder_outside_the_repository_runs(tmp_path, capsys):
     assert "it is me" in capsys.readouterr().out
     assert main(["run", "text_to_imag"]) == 2
     assert "text_to_image" in one_line(capsys)
+
+
+def test_the_teacher_is_measured_at_the_best_setting_of_its_own_sweep(tmp_path):
+    import hashlib
+    from types import SimpleNamespace
+
+    from tasks.text_to_image.evaluate import best_teacher
+    from tasks.text_to_image.settings import TextToImageConfig
+
+    config, pipeline = TextToImageConfig(), SimpleNamespace(path=str(tmp_path / "pipeline"))
+    weights = tmp_path / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    assert best_teacher(config, pipeline) == (20, config.training.guidance_scale)
+    sweep = {
+        "transformer_sha256": hashlib.sha256(b"weights").hexdigest(),
+        "best": {"steps": 64, "guidance": 3.0},
+    }
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    assert best_teacher(config, pipeline) == (64, 3.0)
+    config.evaluation.teacher_guidance = 1.0
+    assert best_teacher(config, pipeline) == (64, 1.0)
+    weights.write_bytes(b"other weights")
+    assert best_teacher(config, pipeline) == (20, 1.0)
+
+
+def prompts_of(**settings):
+    from tasks.text_to_image.prompts import read_prompts
+    from tasks.text_to_image.settings import TextToImageConfig
+
+    config = TextToImageConfig()
+    for key, value in settings.items():
+        section, name = key.split("__")
+        setattr(getattr(config, section), name, value)
+    return read_prompts(config)
+
+
+def test_no_prompt_is_both_trained_and_measured_on(tmp_path):
+    found = prompts_of(evaluation__samples=2000)
+    assert len(found.held_out) == 2000
+    assert not set(found.held_out) & set(found.train)
+    texts = [f"picture number {k}" for k in range(300)]
+    (tmp_path / "all.txt").write_text("\n".join(texts))
+    path = str(tmp_path / "all.txt")
+    found = prompts_of(prompts__path=path, evaluation__judge="none", evaluation__samples=500)
+    assert sorted(found.train + found.held_out) == sorted(texts)
+    assert 10 < len(found.held_out) < 60
+    (tmp_path / "other.txt").write_text("one thing\npicture number 7\n")
+    found = prompts_of(prompts__path=path, evaluation__judge="none", evaluation__prompts=str(tmp_path / "other.txt"))
+    assert found.held_out == ["one thing", "picture number 7"]
+    assert len(found.train) == 299
+    (tmp_path / "few.txt").write_text("only this")
+    assert prompts_of(prompts__path=str(tmp_path / "few.txt"), evaluation__judge="none").shared
+    other = prompts_of(evaluation__prompts="toybox:7")
+    assert other.held_out != prompts_of().held_out
+    assert not set(other.held_out) & set(other.train)
+    with pytest.raises(UserError, match="toybox:SEED"):
+        prompts_of(evaluation__prompts="toybox:0")

@@ -1,4 +1,4 @@
-"""The objects of Toybox: y up, front toward +z. ``main`` takes the colour of the caption."""
+"""The objects of Toybox: y up, front toward +z. ``main`` and ``deep`` take the colour of the caption."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,8 @@ PAINTS: dict[str, tuple[float, float, float]] = {
     "carrot": (0.98, 0.50, 0.08),
     "brake": (0.75, 0.05, 0.05),
 }
+# shares of the caption's colour: "main" as it is, "deep" darker, for a roof that must not hide the colour
+SHADES: dict[str, float] = {"main": 1.0, "deep": 0.62}
 
 COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.10, 0.10),
@@ -77,18 +79,17 @@ def _table() -> list[Part]:
 
 
 def _house() -> list[Part]:
-    roof = Part("box", (0.60, 0.06, 0.80), (0.40, 1.40, 0), "wood", (0, 0, -42))
-    window = Part("box", (0.14, 0.15, 0.03), (0.42, 0.58, 0.70), "glass")
+    roof = Part("box", (0.58, 0.05, 0.78), (0.42, 1.34, 0), "deep", (0, 0, -42))
+    window = Part("box", (0.16, 0.17, 0.03), (0.42, 0.62, 0.70), "glass")
     return [
-        Part("box", (0.75, 0.55, 0.70), (0, 0.55, 0)),
+        Part("box", (0.78, 0.60, 0.70), (0, 0.60, 0)),
         Part("box", (0.50, 0.50, 0.69), (0, 1.08, 0), "main", (0, 0, 45)),
         *_mirror(roof),
-        Part("box", (0.17, 0.32, 0.03), (0, 0.32, 0.71), "dark"),
-        Part("ellipsoid", (0.035, 0.035, 0.035), (0.09, 0.32, 0.75), "light"),
+        Part("box", (0.19, 0.36, 0.03), (0, 0.36, 0.71), "dark"),
+        Part("ellipsoid", (0.045, 0.045, 0.045), (0.10, 0.36, 0.75), "light"),
         *_mirror(window),
-        Part("box", (0.03, 0.16, 0.30), (0.75, 0.62, 0), "glass"),
-        Part("box", (0.03, 0.16, 0.30), (-0.75, 0.62, 0), "glass"),
-        Part("box", (0.11, 0.28, 0.11), (0.45, 1.72, -0.30), "steel"),
+        *[Part("box", (0.03, 0.17, 0.17), (i * 0.78, 0.66, z), "glass") for i in (-1, 1) for z in (-0.34, 0.34)],
+        Part("box", (0.11, 0.28, 0.11), (0.45, 1.68, -0.30), "steel"),
     ]
 
 
@@ -120,17 +121,24 @@ def _car() -> list[Part]:
 
 
 def _snowman() -> list[Part]:
+    eye = Part("ellipsoid", (0.10, 0.10, 0.06), (0.14, 1.90, 0.28), "white")
+    pupil = Part("ellipsoid", (0.05, 0.05, 0.04), (0.14, 1.89, 0.33), "dark")
+    arm = Part("frustum", (0.05, 0.03, 0.32), (0.68, 1.38, 0), "wood", (0, 0, -62))
     return [
         Part("ellipsoid", (0.60, 0.55, 0.60), (0, 0.52, 0)),
-        Part("ellipsoid", (0.46, 0.42, 0.46), (0, 1.22, 0)),
-        Part("ellipsoid", (0.34, 0.33, 0.34), (0, 1.80, 0)),
-        Part("frustum", (0.38, 0.38, 0.03), (0, 2.05, 0), "dark"),
-        Part("frustum", (0.25, 0.23, 0.17), (0, 2.24, 0), "dark"),
-        *_mirror(Part("ellipsoid", (0.055, 0.055, 0.04), (0.13, 1.90, 0.30), "dark")),
-        Part("frustum", (0.075, 0.0, 0.20), (0, 1.79, 0.50), "carrot", (90, 0, 0)),
-        Part("ellipsoid", (0.06, 0.06, 0.05), (0, 1.36, 0.44), "dark"),
-        Part("ellipsoid", (0.06, 0.06, 0.05), (0, 1.14, 0.46), "dark"),
-        *_mirror(Part("frustum", (0.05, 0.03, 0.32), (0.68, 1.38, 0), "wood", (0, 0, -62))),
+        Part("ellipsoid", (0.46, 0.42, 0.46), (0, 1.16, 0)),
+        Part("ellipsoid", (0.36, 0.35, 0.36), (0, 1.78, 0)),
+        Part("frustum", (0.37, 0.34, 0.08), (0, 1.50, 0), "cream"),
+        Part("box", (0.09, 0.24, 0.04), (0.16, 1.26, 0.42), "cream", (-8, 0, -6)),
+        Part("frustum", (0.40, 0.40, 0.03), (0, 2.05, 0), "dark"),
+        Part("frustum", (0.26, 0.24, 0.17), (0, 2.24, 0), "dark"),
+        *_mirror(eye),
+        *_mirror(pupil),
+        Part("frustum", (0.10, 0.0, 0.24), (0, 1.76, 0.54), "carrot", (90, 0, 0)),
+        Part("ellipsoid", (0.08, 0.08, 0.06), (-0.06, 1.20, 0.45), "dark"),
+        Part("ellipsoid", (0.09, 0.09, 0.06), (0, 0.74, 0.57), "dark"),
+        Part("ellipsoid", (0.09, 0.09, 0.06), (0, 0.46, 0.60), "dark"),
+        *_mirror(arm),
     ]
 
 
@@ -207,9 +215,9 @@ def _robot() -> list[Part]:
 def _clock() -> list[Part]:
     return [
         Part("frustum", (0.86, 0.86, 0.22), (0, 1.02, 0), "main", (90, 0, 0)),
-        Part("frustum", (0.68, 0.68, 0.03), (0, 1.02, 0.23), "white", (90, 0, 0)),
-        Part("box", (0.045, 0.24, 0.02), (0, 1.22, 0.27), "dark"),
-        Part("box", (0.20, 0.045, 0.02), (0.18, 1.02, 0.27), "dark"),
+        Part("frustum", (0.56, 0.56, 0.03), (0, 1.02, 0.23), "white", (90, 0, 0)),
+        Part("box", (0.05, 0.22, 0.02), (0, 1.21, 0.27), "dark"),
+        Part("box", (0.18, 0.05, 0.02), (0.15, 1.02, 0.27), "dark"),
         Part("box", (0.30, 0.20, 0.03), (0, 1.02, -0.23), "dark"),
         *_mirror(Part("ellipsoid", (0.20, 0.20, 0.20), (0.50, 1.86, 0))),
         *_mirror(Part("box", (0.09, 0.18, 0.12), (0.48, 0.18, 0))),

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from scorefield.data.toybox import shapes
-from scorefield.data.toybox.models import BACKGROUNDS, COLORS, PAINTS, model
+from scorefield.data.toybox.models import BACKGROUNDS, COLORS, PAINTS, SHADES, model
 from scorefield.data.toybox.scene import OBJECT_NAMES, Scenes, camera_to_world
+from scorefield.errors import UserError
 
 
 @dataclass
@@ -58,7 +59,14 @@ def pixel_rays(scenes: Scenes, resolution: int, supersample: int) -> tuple[Tenso
 
 @torch.no_grad()
 def render(scenes: Scenes, resolution: int = 64, supersample: int = 2, device: str | torch.device = "cpu") -> Rendering:
-    """Render scenes; each object's scenes go through its parts together, in pieces that bound the memory."""
+    """Render scenes; each object's scenes go through its parts together, in pieces that bound the memory.
+
+    Raises UserError for a resolution or supersampling below 1.
+    """
+    if resolution < 1 or supersample < 1:
+        raise UserError(
+            f"toybox renders at resolution and supersample of 1 and more, not {resolution} and {supersample}"
+        )
     batch = len(scenes)
     scenes = scenes.to(device)
     image = torch.empty(batch, 3, resolution, resolution, device=device)
@@ -103,9 +111,9 @@ def _trace(name: str, scenes: Scenes, resolution: int, supersample: int) -> tupl
     found = (paint >= 0).nonzero().flatten()
     scene, pixel, paint, normal = scene[found], pixel[found], paint[found], normal[found]
     palette = torch.tensor([PAINTS.get(part.paint, (0.0, 0.0, 0.0)) for part in built.parts], device=device)[paint]
-    plain = torch.tensor([part.paint == "main" for part in built.parts], device=device)[paint]
+    shade = torch.tensor([SHADES.get(part.paint, 0.0) for part in built.parts], device=device)[paint]
     main = torch.tensor(list(COLORS.values()), device=device)[scenes.color][scene]
-    colour = torch.where(plain[:, None], main, palette)
+    colour = palette + shade[:, None] * main  # one of the two is zero
     ground[scene, pixel] = _shade(colour, normal, rays[found], scenes.light[scene], scenes.light_strength[scene])
     depth = torch.full(direction.shape[:2], torch.inf, device=device)
     depth[scene, pixel] = best[found] * scale[scene]

@@ -63,11 +63,15 @@ def _fixed(value: str | int | Tensor | None, names: Sequence[str], kind: str, dr
     if value is None:
         return drawn
     if isinstance(value, Tensor):
+        if value.ge(len(names)).any():
+            raise UserError(f"toybox has {len(names)} values of {kind}, 0 to {len(names) - 1}, not {int(value.max())}")
         return torch.where(torch.ge(value, 0), value, drawn)
     if isinstance(value, str):
         if value not in names:
             raise UserError(f'toybox has no {kind} "{value}": {suggest(value, names)}')
         value = list(names).index(value)
+    if not 0 <= value < len(names):
+        raise UserError(f"toybox has {len(names)} values of {kind}, 0 to {len(names) - 1}, not {value}")
     return torch.full_like(drawn, value)
 
 
@@ -84,7 +88,7 @@ def sample_scenes(
 
     A tensor int64 [B] fixes an attribute scene by scene, -1 leaves it to chance.
 
-    Raises UserError for an unknown name.
+    Raises UserError for an unknown name or position.
     """
     draws = Draws(seed, _STREAM, as_indices(indices))
     what = _fixed(object, OBJECT_NAMES, "object", draws.integers("object", len(OBJECT_NAMES)))
@@ -109,9 +113,9 @@ def sample_scenes(
         background=_fixed(background, BACKGROUND_NAMES, "background", draws.integers("ground", len(BACKGROUND_NAMES))),
         azimuth_deg=azimuth,
         elevation_deg=between("elevation", 8, 30),
-        distance=between("distance", 3.38, 3.76),
-        fov_deg=torch.full_like(azimuth, 35.0),
-        size=between("size", 0.86, 1.04),
+        distance=between("distance", 3.50, 3.86),
+        fov_deg=torch.full_like(azimuth, 33.5),
+        size=between("size", 0.84, 0.98),
         look_at=between("look-at", -0.07, 0.07, 3),
         light=light,
         light_strength=between("strength", 0.75, 1.05),

@@ -31,6 +31,23 @@ _PLAIN = (
     "{a} {color} {object}",
     "one {color} {object} on {ground}",
 )
+# Everyday other words for the names; captions use the first of each now and then, prompts may use them all.
+_OTHER_WORDS = {
+    "aeroplane": ("airplane", "plane", "aircraft"),
+    "car": ("automobile",),
+    "mug": ("cup",),
+    "bear": ("teddy",),
+    "boat": ("ship",),
+    "house": ("home",),
+    "purple": ("violet",),
+    "cyan": ("turquoise",),
+    "grey": ("gray",),
+    "front": ("ahead",),
+    "side": ("profile", "sideways"),
+    "back": ("rear", "behind"),
+}
+_CAPTIONED = ("aeroplane", "purple", "grey", "back")
+_MEANING = {other: name for name, others in _OTHER_WORDS.items() for other in others}
 
 
 def _article(word: str) -> str:
@@ -42,9 +59,10 @@ def caption(scenes: Scenes, indices: Sequence[int] | range, seed: int) -> list[s
 
     Object and colour are always named, the view whenever the object has one, the background mostly.
     """
-    wording = Draws(seed, -8, as_indices(indices)).integers("wording", len(_VIEWED)).tolist()
+    draws = Draws(seed, -8, as_indices(indices))
     rows = zip(
-        wording,
+        draws.integers("wording", len(_VIEWED)).tolist(),
+        draws.integers("other-words", 6).tolist(),
         scenes.object.tolist(),
         scenes.color.tolist(),
         scenes.view.tolist(),
@@ -52,15 +70,18 @@ def caption(scenes: Scenes, indices: Sequence[int] | range, seed: int) -> list[s
         strict=True,
     )
     texts = []
-    for form, what, color, view, ground in rows:
+    for form, other, what, color, view, ground in rows:
         words = {
             "color": COLOR_NAMES[color],
             "object": OBJECT_NAMES[what],
             "ground": BACKGROUND_NAMES[ground],
+            "view": VIEW_NAMES[view],
         }
+        if other == 0:  # one caption in six
+            words = {key: _OTHER_WORDS[word][0] if word in _CAPTIONED else word for key, word in words.items()}
         words |= {"a": _article(words["color"]), "b": _article(words["ground"])}
         text = _PLAIN[form] if view < 0 else _VIEWED[form]
-        texts.append(text.format(view=VIEW_NAMES[view], **words))
+        texts.append(text.format(**words))
     return texts
 
 
@@ -77,9 +98,10 @@ class Attributes:
 def parse(prompt: str) -> Attributes | None:
     """Find object, colour, view and background in free text; None if object or colour is not named.
 
-    The first colour word is the object's: background colours have names of their own.
+    The first colour word is the object's: background colours have names of their own. Plurals and everyday
+    other words (airplane, gray, rear, …) count as the names.
     """
-    words = re.findall(r"[a-z]+", prompt.lower())
+    words = [_name(word) for word in re.findall(r"[a-z]+", prompt.lower())]
 
     def first(names: Sequence[str]) -> int:
         return next((names.index(word) for word in words if word in names), -1)
@@ -88,6 +110,15 @@ def parse(prompt: str) -> Attributes | None:
     if what < 0 or color < 0:
         return None
     return Attributes(what, color, first(VIEW_NAMES), first(BACKGROUND_NAMES))
+
+
+def _name(word: str) -> str:
+    """The Toybox name that a word of a prompt means, or the word itself."""
+    for form in (word, word.removesuffix("s")):
+        form = _MEANING.get(form, form)
+        if form in (*OBJECT_NAMES, *COLOR_NAMES, *VIEW_NAMES, *BACKGROUND_NAMES):
+            return form
+    return word
 
 
 def prompts(count: int, seed: int, start: int = 0) -> list[str]:
