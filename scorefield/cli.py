@@ -14,7 +14,7 @@ VERBS = {
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
     "report": "rebuild the page of a run or of a comparison",
-    "list": "name the tasks, presets, comparisons and losses at hand",
+    "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
     "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
 }

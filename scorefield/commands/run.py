@@ -64,18 +64,21 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     folder.lock()
     text = configuration.to_yaml(config)
     if used and list(folder.checkpoints.glob("iteration-*")):
-        refuse_changes(folder, text)
+        refuse_changes(folder, config)
     folder.write_config(text)
     (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
     folder.write_environment(config.training.seed, config.training.device)
 
 
-def refuse_changes(folder: RunFolder, text: str) -> None:
+def refuse_changes(folder: RunFolder, config) -> None:
     """Only how long to train, how often to look and how to measure may change in a run that goes on."""
     from omegaconf import OmegaConf
 
+    # read through the schema: a key that the run's own version did not have yet stands at its default
+    before = configuration.load(type(config), folder.path / "config.yaml")
+
     free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
-    old, new = (dict(OmegaConf.to_container(OmegaConf.create(t)) or {}) for t in (folder.config_text(), text))  # type: ignore[arg-type]
+    old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
     ]

@@ -17,8 +17,7 @@ from scorefield.files import read_json, write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
-from scorefield.teachers.sampling import sample as sample_teacher
+from scorefield.teachers.base import Teacher
 
 from .settings import TextToImageConfig
 
@@ -37,7 +36,7 @@ def repeated(prompts: list[str], count: int) -> list[str]:
     return [prompts[k % len(prompts)] for k in range(count)]
 
 
-def start_noise(pipeline: TextToImagePipeline, count: int, seed: int, device: str) -> Tensor:
+def start_noise(pipeline: Teacher, count: int, seed: int, device: str) -> Tensor:
     """N(0, I) [count, C, h, w]; row n depends on (seed, n) only."""
     return Draws(seed, -1, torch.arange(count, device=device)).normal("z", *pipeline.latent_shape)
 
@@ -111,14 +110,7 @@ def grid_accuracy(config: TextToImageConfig, images: Tensor, prompts: list[str])
     return {"eval/prompt_accuracy": verdict.all_right.float().mean().item()}
 
 
-def make_scheduler(settings: dict):
-    """The multistep solver with the teacher's own schedule."""
-    from diffusers import DPMSolverMultistepScheduler
-
-    return DPMSolverMultistepScheduler.from_config(settings)
-
-
-def best_teacher(config: TextToImageConfig, pipeline: TextToImagePipeline) -> tuple[int, float]:
+def best_teacher(config: TextToImageConfig, pipeline: Teacher) -> tuple[int, float]:
     """Steps and guidance scale that the teacher is measured at: configured, else the best that its sweep found.
 
     ``sweep.json`` (scripts/sweep_teacher.py) lies in the pipeline's folder or beside it and counts only for the very
@@ -148,9 +140,8 @@ class Pictures:
         self.steps, self.guidance = best_teacher(self.config, self.pipeline)
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
-        latents = sample_teacher(
+        latents = self.pipeline.sample(
             self.denoiser,
-            make_scheduler(self.pipeline.scheduler_settings),
             self.pipeline.encode(prompts),
             z,
             steps=self.steps,
@@ -193,7 +184,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     )
     result: dict[str, Any] = {
         "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
-        "student": {"steps": 1},
+        "student": {"steps": generator.steps},
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))

@@ -1,18 +1,21 @@
 """Configuration of the task; the core's sections come from ``RunConfig``."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scorefield.errors import UserError, suggest
-from scorefield.training.settings import RunConfig
+from scorefield.training.settings import FREE, RunConfig
 
 
 @dataclass
 class TeacherConfig:
     """The diffusion pipeline that is distilled."""
 
-    path: str = "toybox"  # an asset's name, a local diffusers folder, or a hub id
+    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
+    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named teacher
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -21,10 +24,12 @@ class TeacherConfig:
 
 @dataclass
 class GeneratorConfig:
-    """The one-step student."""
+    """The student."""
 
+    name: str = "one_step"  # in scorefield.generators, or of an installed plugin
     init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named generator
 
 
 @dataclass

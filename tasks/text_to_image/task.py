@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,13 +10,15 @@ from torch import Tensor
 from scorefield import noise_laws, resources
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
-from scorefield.generators.base import Generator
-from scorefield.generators.one_step import OneStepGenerator
+from scorefield.generators.base import GENERATORS, Generator
+from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
+from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
+from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.pixart import TextToImagePipeline
 from scorefield.training import checkpoint
 
@@ -42,10 +43,10 @@ class TextToImage(Task):
     def check(self) -> None:
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
-        process = self.pipeline.process
-        range_of = SimpleNamespace(process=process, sigma_min=process.sigma_min, sigma_max=process.sigma_max)
+        named = self.config.generator
+        check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
-            noise_laws.build(law, range_of)
+            noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
@@ -55,21 +56,24 @@ class TextToImage(Task):
                 f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
             )
 
-    def open_pipeline(self) -> TextToImagePipeline:
-        """The teacher's pipeline: an asset by name, a folder, or a hub id."""
+    def open_pipeline(self) -> Teacher:
+        """The named teacher."""
         settings = self.config.teacher
-        path = settings.path
-        if "/" not in path and not Path(path).is_dir():
-            path = str(resources.asset(path) / "pipeline")
-        return TextToImagePipeline(path, self.device, getattr(torch, settings.dtype), settings.max_tokens)
+        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
+        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+
+    def make_generator(self, denoiser, conditions=no_condition) -> Generator:
+        """The named generator around a trainable copy of the teacher's denoiser."""
+        settings = self.config.generator
+        given = denoiser, self.pipeline.latent_shape, self.init_sigma(), conditions
+        return construct("generator", settings.name, GENERATORS.get(settings.name), settings.options, *given)
 
     def init_sigma(self) -> float:
         """The configured input noise level, moved to the nearest timestep of the teacher's own schedule.
 
         There the exported folder, which can only name timesteps, computes exactly what the generator computes.
         """
-        process = self.pipeline.process
-        return process.ve_sigma(process.nearest(torch.tensor([self.config.generator.init_sigma]))).item()
+        return self.pipeline.nearest_sigma(self.config.generator.init_sigma)
 
     # ------------------------------------------------------------------ training
 
@@ -80,7 +84,7 @@ class TextToImage(Task):
         teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
-        generator = OneStepGenerator(student, self.pipeline.latent_shape, self.init_sigma(), cache)
+        generator = self.make_generator(student, cache)
         if self.config.generator.init != "teacher":
             load_generator(generator, Path(self.config.generator.init))
         settings = self.config.online
@@ -141,10 +145,10 @@ class TextToImage(Task):
     def finish(self, generator: Generator) -> dict[str, Any]:
         return evaluate.full(self, generator, self.config.evaluation.samples)
 
-    def restore(self, weights: dict[str, Tensor]) -> OneStepGenerator:
+    def restore(self, weights: dict[str, Tensor]) -> Generator:
         """The averaged generator of a checkpoint, without its prompt cache."""
         self.pipeline = self.open_pipeline()
-        generator = OneStepGenerator(self.pipeline.denoiser().float(), self.pipeline.latent_shape, self.init_sigma())
+        generator = self.make_generator(self.pipeline.denoiser().float())
         apply_weights(generator, weights)
         return generator.eval().requires_grad_(False)
 
@@ -167,6 +171,9 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, TextToImagePipeline):
+            named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
+            raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
         return export.write_pipeline(self.pipeline, generator, out)
 
 

@@ -150,8 +150,7 @@ def test_our_sampler_equals_the_stock_pipeline():
 
     from scorefield.resources import asset
     from scorefield.teachers.pixart import TextToImagePipeline
-    from scorefield.teachers.sampling import sample
-    from tasks.text_to_image.evaluate import make_scheduler
+    from scorefield.teachers.sampling import make_scheduler, sample
 
     folder = asset("toybox") / "pipeline"
     ours = TextToImagePipeline(str(folder), max_tokens=64)
