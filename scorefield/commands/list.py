@@ -36,7 +36,7 @@ def registered(path: Path) -> dict[str, str]:
     for node in ast.walk(tree):
         for call in node.decorator_list if isinstance(node, ast.ClassDef | ast.FunctionDef) else []:
             if name := _registered_name(call):
-                found[name] = first_line(ast.get_docstring(node))
+                found[name] = first_line(ast.get_docstring(node))  # type: ignore[arg-type]
         if (
             isinstance(node, ast.Expr)
             and isinstance(node.value, ast.Call)

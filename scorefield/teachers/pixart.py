@@ -224,6 +224,8 @@ class TextToImagePipeline(Teacher):
         """As the base says, with the multistep solver on the teacher's own schedule."""
         from scorefield.teachers.sampling import make_scheduler, sample
 
+        if not isinstance(denoiser, PixArtDenoiser):
+            raise UserError(f"a PixArt pipeline samples a PixArtDenoiser, not a {type(denoiser).__name__}")
         scheduler = make_scheduler(self.scheduler_settings)
         return sample(denoiser, scheduler, condition, z, steps=steps, guidance_scale=guidance_scale, batch=batch)
 

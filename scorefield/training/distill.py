@@ -90,7 +90,7 @@ def _config(learning_rate: float, training: dict[str, Any]) -> TrainingConfig:
             raise UserError(f'distill knows no "{key}": {suggest(key, [*known, *names, "loss", "online", "latents"])}')
     # for a problem of minutes; TrainingConfig's own defaults are those of runs of millions of images
     mean = math.log(training.get("sigma_data", TrainingConfig.sigma_data)) - 0.5
-    usual = {
+    usual: dict[str, Any] = {
         "generator": player,
         "online": player,
         "batch": 256,

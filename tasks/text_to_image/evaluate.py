@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scorefield import resources
 from scorefield.data import toybox as world
+from scorefield.denoiser import Condition
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.metrics import diversity as feature_diversity
@@ -42,7 +43,7 @@ def start_noise(pipeline: Teacher, count: int, seed: int, device: str) -> Tensor
 
 
 @torch.no_grad()
-def one_step(generator: Generator, z: Tensor, text: dict[str, Tensor], batch: int = 128) -> Tensor:
+def one_step(generator: Generator, z: Tensor, text: Condition, batch: int = 128) -> Tensor:
     """Latents of the generator, in pieces."""
     pieces = []
     for start in range(0, len(z), batch):
