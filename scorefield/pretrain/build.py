@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from scorefield.errors import UserError
+from scorefield.files import write_folder
 from scorefield.pretrain import autoencoder, transformer
 from scorefield.pretrain import judge as judge_stage
 from scorefield.pretrain.loop import StageConfig
@@ -144,7 +145,7 @@ def obtain_autoencoder(config: PretrainConfig, images, out: Path, device: str, s
         device=device,
         say=say,
     )
-    vae.to(memory_format=torch.contiguous_format).half().save_pretrained(out / "vae")
+    write_folder(out / "vae", vae.to(memory_format=torch.contiguous_format).half().save_pretrained)
     return AutoencoderKL.from_pretrained(out / "vae").to(device).eval()
 
 
@@ -180,6 +181,6 @@ def train_transformer(config: PretrainConfig, vae, latents, source, count: int, 
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()
     pipeline.vae.register_to_config(_name_or_path="")  # a path of this machine has no place in what is shared
-    pipeline.save_pretrained(out / "pipeline")
+    write_folder(out / "pipeline", pipeline.save_pretrained)
     say(f"wrote {out / 'pipeline'}")
     return out / "pipeline"

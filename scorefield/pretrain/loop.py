@@ -37,6 +37,20 @@ class StageConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"{name} of a stage must be at least 1, not {getattr(self, name)}")
 
+    def share(self, step: int, seconds: float) -> float:
+        """How much of the stage is done, 1 at its end."""
+        return max(step / self.steps, seconds / (60 * self.minutes) if self.minutes is not None else 0.0)
+
+
+def progress_line(name: str, losses: dict[str, Tensor], config: StageConfig, step: int, seconds: float, pace: float):
+    """What is said now and then; raises UserError when a loss is not finite. ``pace`` is in steps a second."""
+    values = {key: value.item() for key, value in losses.items()}
+    if not all(math.isfinite(v) for v in values.values()):
+        raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
+    left = (1 / config.share(step, seconds) - 1) * seconds
+    text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+    return f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left"
+
 
 def fit(
     name: str,
@@ -82,14 +96,9 @@ def fit(
     generator = torch.Generator(device)
     start = last_save = last_say = time.monotonic()
     first_step = step
-
-    def share(seconds: float) -> float:
-        """How much of the stage is done."""
-        return max(step / config.steps, seconds / (60 * config.minutes) if config.minutes is not None else 0.0)
-
     while True:
         seconds = spent + time.monotonic() - start
-        done = share(seconds)
+        done = config.share(step, seconds)
         if done >= 1:
             break
         rate = config.learning_rate * min(1, (step + 1) / config.warmup_steps)
@@ -106,14 +115,8 @@ def fit(
         torch._foreach_lerp_(average, parameters, 1 - min(config.ema_decay, (1 + step) / (10 + step)))
         now = time.monotonic()
         if now - last_say > 10 or step == first_step + 1:
-            values = {key: value.item() for key, value in losses.items()}
-            if not all(math.isfinite(v) for v in values.values()):
-                raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
             pace = (step - first_step) / max(now - start, 1e-9)
-            seconds = spent + now - start
-            left = (1 / share(seconds) - 1) * seconds
-            text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-            say(f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left")
+            say(progress_line(name, losses, config, step, spent + now - start, pace))
             last_say = now
         if now - last_save > 60 * config.save_minutes:
             save()

@@ -73,6 +73,23 @@ def test_a_second_call_keeps_what_is_done(tmp_path, capsys):
     assert (tmp_path / "t" / "vae" / "diffusion_pytorch_model.safetensors").read_bytes() == first
 
 
+def test_a_stage_stopped_while_it_writes_its_result_is_finished_by_the_next_call(tmp_path, monkeypatch):
+    from diffusers import AutoencoderKL
+
+    words = ["train-teacher", "--out", str(tmp_path / "t"), "images=8", "judge=false", *TINY]
+
+    def stopped(vae, folder):
+        vae.save_config(folder)  # as diffusers does: what the folder is told by comes first
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AutoencoderKL, "save_pretrained", stopped)
+    assert main(words) == 130
+    assert not (tmp_path / "t" / "vae").exists()
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert TextToImagePipeline(str(tmp_path / "t" / "pipeline")).latent_shape == (4, 8, 8)
+
+
 def test_a_folder_of_captioned_pictures_end_to_end(tmp_path, capsys):
     data = make_folder(tmp_path / "data")
     assert main(["train-teacher", "--data", str(data), "--out", str(tmp_path / "t"), *TINY]) == 0

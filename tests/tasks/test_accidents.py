@@ -119,6 +119,22 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_whole(tmp_path):
     assert (checkpoints / "latest.txt").read_text().strip() == newest.name
 
 
+def test_bf16_from_the_command_line(tmp_path):
+    """accelerate keeps one precision for a process's life, and the command line asks it for a device first."""
+    short = ["training.iterations=3", "training.precision=bf16", "online.kind=lora", "teacher.dtype=bfloat16"]
+    assert main(words(tmp_path / "r", *short)) == 0
+    records = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["skipped_steps"] + record["nan_samples"] for record in records] == [0, 0, 0]
+    assert all(0 < record["x0_gap/rms"] < 10 for record in records)
+    saved = tmp_path / "r" / "checkpoints" / "iteration-000003"
+    for part in ("generator", "online"):  # what is trained is kept in float32, whatever the teacher is kept in
+        trained = {k: v for k, v in load_file(saved / f"{part}.safetensors").items() if not k.startswith("buffer.")}
+        assert trained
+        for name, value in trained.items():
+            assert value.dtype == torch.float32, name
+            assert torch.isfinite(value).all(), name
+
+
 class Poisoned(Denoiser):
     """A teacher that answers NaN for some samples, in its graph too."""
 
