@@ -1,14 +1,17 @@
 """Every block of CONTRIBUTING.md, word for word, as a package of its own."""
 
 import json
+import os
 import shlex
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from scorefield.cli import main
 
-from .packages import blocks, make_visible, section, write_files
+from .packages import ROOT, blocks, make_visible, section, write_files
 
 TINY = {
     "text_to_image": [
@@ -121,3 +124,18 @@ def test_list_shows_the_package_without_importing_it(orchard, capsys):
     for name in ("tempered", "colours", "two_step", "ring"):
         assert f"{name:18} from orchard 0.1.0 (orchard.{name}:" in shown
     assert "orchard" not in sys.modules
+
+
+def test_an_installer_takes_the_package(tmp_path):
+    """The same with pip and the package's own build backend, where that is installed (no network)."""
+    pytest.importorskip("hatchling")
+    write_files(tmp_path / "source", {title: text for _, title, text in blocks("CONTRIBUTING.md") if title})
+    target = tmp_path / "target"
+    words = ["-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(target)]
+    done = subprocess.run([sys.executable, *words, str(tmp_path / "source")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(target)])}
+    words = ["-m", "scorefield", "config", "ring"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "online_updates: 2" in done.stdout  # of the default.yaml that the wheel carries

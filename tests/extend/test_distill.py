@@ -106,6 +106,15 @@ def test_the_same_seed_gives_the_same_bits():
     assert not torch.equal(one.shift, other.shift)
 
 
+def test_what_comes_back_is_the_average():
+    """An average that never moves hands the start back."""
+    still = {"iterations": 3, "ema_half_life_images": 1e12, "ema_rampup": 0.0}
+    generator = scorefield.distill(Affine(), Linear(1.0, 0.6), **SHORT | still)
+    torch.testing.assert_close(generator.scale, Affine().scale)
+    moved = scorefield.distill(Affine(), Linear(1.0, 0.6), **SHORT | {"iterations": 3})
+    assert (moved.scale - Affine().scale).abs().min() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
