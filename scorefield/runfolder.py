@@ -106,8 +106,11 @@ class RunFolder:
             number = re.match(r"iteration-(\d+)", path.name)
             if number and int(number.group(1)) > iteration:
                 path.unlink()
-        for path in list(self.path.rglob(".*.part")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in [*self.checkpoints.glob(".*.part"), *self.samples.glob(".*.part"), *self.path.glob(".*.part")]:
+            if path.is_file():
+                path.unlink()
+            elif path.parent == self.checkpoints:  # an export under way beside the run is not ours to remove
+                shutil.rmtree(path)
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} before the run has written it."""
