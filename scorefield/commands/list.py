@@ -13,6 +13,7 @@ KINDS = (
     ("distances", "scorefield.distances", "losses/distances.py"),
     ("teachers", "scorefield.teachers", "teachers/*.py"),
     ("generators", "scorefield.generators", "generators/*.py"),
+    ("monitors", "scorefield.monitors", "monitors/*.py"),
     ("noise laws", "scorefield.noise_laws", "noise_laws.py"),
 )
 

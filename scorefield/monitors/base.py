@@ -59,4 +59,12 @@ class Monitor:
         return not (value <= line if self.above else value >= line)
 
 
-MONITORS: Registry[type[Monitor]] = Registry("monitor")
+MONITORS: Registry[type[Monitor]] = Registry(
+    "monitor",
+    group="scorefield.monitors",
+    package="scorefield.monitors",
+    wanted=(
+        "a subclass of scorefield.monitors.Monitor",
+        lambda part: isinstance(part, type) and issubclass(part, Monitor),
+    ),
+)

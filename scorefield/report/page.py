@@ -214,16 +214,19 @@ def _title(key: str) -> str:
 
 
 def _lines(data: RunData) -> dict[str, float]:
-    """Where each monitor warns: configured, else the monitor's own line."""
+    """Where each monitor of the run warns: configured, else the monitor's own line."""
     import yaml
 
-    from scorefield.monitors import watch
+    from scorefield.monitors import MONITORS
+    from scorefield.training.settings import MonitorsConfig
 
     try:
-        configured = (yaml.safe_load(data.config) or {}).get("monitors", {}).get("lines", {})
+        section = (yaml.safe_load(data.config) or {}).get("monitors") or {}
+        configured, enabled = section.get("lines"), section.get("enabled", MonitorsConfig().enabled)
     except (yaml.YAMLError, AttributeError):
-        configured = {}
-    return {name: watch.MONITORS.get(name).line for name in watch.MONITORS} | dict(configured or {})
+        configured, enabled = {}, MonitorsConfig().enabled
+    # only those that the run asked for: another one, of an installed package, is not imported for it
+    return {name: MONITORS.get(name).line for name in enabled if name in MONITORS} | dict(configured or {})
 
 
 def _ceilings(data: RunData, key: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ import pytest
 
 from scorefield.generators.base import GENERATORS
 from scorefield.losses import DISTANCES, LOSSES
+from scorefield.monitors import MONITORS
 from scorefield.noise_laws import NOISE_LAWS
 from scorefield.teachers.base import TEACHERS
 
@@ -13,7 +14,7 @@ from scorefield.teachers.base import TEACHERS
 @pytest.fixture
 def visible(monkeypatch):
     """Put a scratch distribution on sys.path: ``visible(folder)``."""
-    registries = (LOSSES, DISTANCES, NOISE_LAWS, TEACHERS, GENERATORS)
+    registries = (LOSSES, DISTANCES, NOISE_LAWS, TEACHERS, GENERATORS, MONITORS)
     for registry in registries:
         registry._search()
     kept = [(dict(registry._parts), dict(registry._homes)) for registry in registries]

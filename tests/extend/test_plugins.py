@@ -194,3 +194,31 @@ def test_a_new_file_of_our_own_is_found_without_an_edit(tmp_path, monkeypatch):
         Registry("tree", package="grove").get("oak")
     for name in ("grove", "grove.oak"):
         sys.modules.pop(name, None)
+
+
+def test_a_monitor_of_an_installed_package_is_known(tmp_path, visible):
+    from scorefield.monitors import MONITORS
+
+    text = (
+        "from scorefield.monitors import Monitor\n\nclass Mist(Monitor):\n    name = 'mist'\n    line = 0.5\n\n"
+        "    def figure(self, probe):\n        return float(probe.x0.abs().mean())\n"
+    )
+    visible(distribution(tmp_path, "fog", {"scorefield.monitors": {"mist": "fog_part:Mist"}}, {"fog_part.py": text}))
+    assert {"mist", "noise", "lag"} <= set(MONITORS)
+    assert MONITORS.get("mist")().crossed(0.6, 0.5)
+
+
+def test_a_page_imports_no_monitor_that_its_run_did_not_ask_for(tmp_path, visible):
+    from types import SimpleNamespace
+
+    from scorefield.report.page import _lines
+
+    visible(
+        distribution(tmp_path, "fog", {"scorefield.monitors": {"mist": "fog_part:Mist"}}, {"fog_part.py": "1 / 0\n"})
+    )
+    lines = _lines(SimpleNamespace(config="monitors: {enabled: [noise, lag], lines: {lag: 3}}"))
+    assert lines["lag"] == 3
+    assert set(lines) == {"noise", "lag"}
+    assert "noise" in _lines(SimpleNamespace(config="task: old"))
+    with pytest.raises(plugins.PluginError, match=r"mist.*fog 0\.3"):
+        _lines(SimpleNamespace(config="monitors: {enabled: [mist]}"))
