@@ -37,6 +37,16 @@ def own_presets(task_class, preset: Path | None) -> list[Path]:
     return [Path(inspect.getfile(task_class)).parent / "configs" / f"{preset or 'default'}.yaml"]
 
 
+def preset_name(given: Path | None, task: str) -> str:
+    """TASK/NAME of the preset that ``build_config`` reads, "" for a file that is none of ours."""
+    from scorefield import resources
+
+    name = "default" if given is None else given.stem
+    known = resources.preset(task, name)
+    ours = known.exists() and (given is None or not given.exists() or given.resolve() == known.resolve())
+    return f"{task}/{name}" if ours else ""
+
+
 def open_run(path: Path, device: str = "auto") -> tuple[Any, dict, Path]:
     """(task, averaged weights, checkpoint folder) of a run.
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scorefield import config as configuration
-from scorefield.commands.common import build_config, resolve_device
+from scorefield.commands.common import build_config, preset_name, resolve_device
 from scorefield.errors import UserError
 from scorefield.plugins import load_task
 from scorefield.processes import is_main
@@ -67,7 +67,8 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
         refuse_changes(folder, config)
     folder.write_config(text)
     (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
-    folder.write_environment(config.training.seed, config.training.device)
+    preset = preset_name(arguments.config, config.task)
+    folder.write_environment(config.training.seed, config.training.device, preset)
 
 
 def refuse_changes(folder: RunFolder, config) -> None:

@@ -91,6 +91,9 @@ svg { display: block; width: 100%; height: auto; }
   padding-left: 11%; }
 .legend i { display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 6px;
   vertical-align: 4px; }
+.line.reference { stroke: var(--soft); stroke-width: 1.4; stroke-dasharray: 1 2.5; }
+.hit.reference { fill: var(--soft); }
+.legend i.reference { height: 0; border-top: 2px dotted var(--soft); border-radius: 0; background: none; }
 .legend i.s9 { height: 0; border-top: 2px dashed var(--soft); border-radius: 0; }
 .final { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap;
   }
