@@ -136,11 +136,13 @@ class Session:
                     self.save()
                     raise Interrupted(stop)
                 if self.iteration % checkpoints.every == 0 or last:
+                    paused = time.monotonic()
                     if self._back(self.look()):
                         since = self.iteration
+                        tick = paused
                     else:
                         self.save()
-                    tick = time.monotonic()
+                    tick += time.monotonic() - paused  # looking and saving are no part of the rate
 
     def log(self, iterations: int, seconds: float) -> dict[str, float]:
         """Read the device's figures, check them, write one line of metrics.jsonl."""

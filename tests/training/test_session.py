@@ -118,3 +118,24 @@ def test_a_full_disk_at_a_checkpoint_stops_the_run_and_keeps_the_last(tmp_path, 
     assert lines(again, "loss/generator") == [5, 10, 15, 20]
     for a, b in zip(straight.trainer.average.shadow, again.trainer.average.shadow, strict=True):
         assert torch.equal(a, b)
+
+
+def test_the_rate_leaves_out_looking_and_keeps_what_was_done_before_it(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("scorefield.training.session.time.monotonic", lambda: now[0])
+    session = make(tmp_path, iterations=12, every=4, log_every=6)
+    step, look = session.trainer.iteration, session.task.preview
+
+    def slow_step(k):
+        now[0] += 1.0
+        step(k)
+
+    def slow_look(generator, iteration):
+        now[0] += 100.0
+        return look(generator, iteration)
+
+    monkeypatch.setattr(session.trainer, "iteration", slow_step)
+    monkeypatch.setattr(session.task, "preview", slow_look)
+    session.run()
+    rates = [r["images_per_sec"] for r in session.folder.metrics() if "images_per_sec" in r]
+    assert rates == pytest.approx([16.0, 16.0])
