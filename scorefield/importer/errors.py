@@ -1,0 +1,16 @@
+"""The one exception of the importer."""
+
+from scorefield.errors import UserError
+
+
+class ImportRefused(UserError):
+    """A network file that is damaged, hostile, of an unknown kind, or without the network asked for.
+
+    Every failure of ``scorefield.importer.load`` is this exception; its text is one sentence that names the file.
+    """
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value out of a file, fit for an error's text: printable, quoted, cut short."""
+    text = value if isinstance(value, str) else repr(value)
+    return ascii(text[:limit])[1:-1] + ("…" if len(text) > limit else "")
