@@ -89,19 +89,11 @@ def read(path: Path, network: str | None) -> Imported:
     record = read_json(record_path)
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("version") != VERSION:
         raise ImportRefused(f"{RECORD} is not a network record of version {VERSION}")
-    try:
-        provenance = Provenance(**record["provenance"])
-        modules = {name: Module(**module) for name, module in record["modules"].items()}
-        tensors = {t["name"]: (list(t["shape"]), t["dtype"], t["buffer"]) for t in record["tensors"]}
-        class_name, args, kwargs, digest = (record[k] for k in ("class_name", "args", "kwargs", "weights_sha256"))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ImportRefused(f"{RECORD} lacks an entry or has one of the wrong kind ({error})") from error
-    if class_name not in ROLES:
-        raise ImportRefused(f'{RECORD} names the class "{shown(class_name)}", which is none of {", ".join(ROLES)}')
+    class_name, args, kwargs, provenance, modules, tensors = _checked(record)
     if network not in (None, provenance.network):
         raise ImportRefused(f'the folder has no network "{network}"; it holds {provenance.network} ({class_name})')
     with Source(weights_path) as weights:
-        if weights.digest() != digest:
+        if weights.digest() != record.get("weights_sha256"):
             raise ImportRefused(f"{WEIGHTS} is truncated or changed")
     stored = load_file(weights_path)
     if {name: (list(t.shape), str(t.dtype)[6:]) for name, t in stored.items()} != {
@@ -111,3 +103,24 @@ def read(path: Path, network: str | None) -> Imported:
     state = {name: stored[name] for name in tensors}
     buffers = frozenset(name for name, (_, _, is_buffer) in tensors.items() if is_buffer)
     return Imported(class_name, args, kwargs, state, buffers, modules, provenance)
+
+
+def _checked(record: dict[str, Any]) -> tuple[str, list, dict, Provenance, dict[str, Module], dict[str, tuple]]:
+    """The record's parts, of the kinds that ``_record`` writes."""
+    try:
+        provenance = Provenance(**record["provenance"])
+        modules = {path: Module(**module) for path, module in record["modules"].items()}
+        tensors = {t["name"]: (list(t["shape"]), t["dtype"], t["buffer"]) for t in record["tensors"]}
+        class_name, args, kwargs = (record[key] for key in ("class_name", "args", "kwargs"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ImportRefused(f"{RECORD} lacks an entry or has one of the wrong kind ({error})") from error
+    kinds = [(class_name, str), (args, list), (kwargs, dict), (provenance.size, int), (provenance.sources, dict)]
+    kinds += [(getattr(provenance, name), str) for name in ("file", "sha256", "network", "dialect")]
+    for module in modules.values():
+        kinds += [(module.class_name, str), (module.args, list), (module.attributes, dict)]
+        kinds += [(module.kwargs, dict)] if module.kwargs is not None else []
+    if wrong := [value for value, kind in kinds if not isinstance(value, kind)]:
+        raise ImportRefused(f"{RECORD} has an entry of the wrong kind: {shown(wrong[0])}")
+    if class_name not in ROLES:
+        raise ImportRefused(f'{RECORD} names the class "{shown(class_name)}", which is none of {", ".join(ROLES)}')
+    return class_name, args, kwargs, provenance, modules, tensors

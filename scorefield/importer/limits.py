@@ -7,7 +7,7 @@ than embedded source is a few kilobytes.
 FILE_BYTES = 16 << 30
 """Largest file that is opened."""
 
-INSTRUCTIONS = 400_000
+INSTRUCTIONS = 250_000
 """Pickle instructions of the file; with it, the number of objects and of memo entries."""
 
 STORAGE_INSTRUCTIONS = 400

@@ -10,6 +10,7 @@ from typing import Any
 
 from scorefield.importer import limits
 from scorefield.importer.errors import ImportRefused, shown
+from scorefield.importer.machine import check_key
 from scorefield.importer.nodes import (
     Container,
     Global,
@@ -112,6 +113,7 @@ class OfficialTable:
     def build(self, target: Any, state: Any) -> None:
         """BUILD: the attributes of a container, a dtype's byte order, an array's contents; each once."""
         if type(target) is Container and target.state is None and type(state) is dict:
+            check_attributes(state, "ModuleDict")
             target.state = state
         elif type(target) is NumpyType and not target.little:
             self._byte_order(target, state)
@@ -142,6 +144,7 @@ class OfficialTable:
             raise ImportRefused(f'"{shown(name)}" is no class name')
         if not (type(text) is str or (type(text) is Span and text.is_text)) or type(state) is not dict:
             raise ImportRefused(f"the embedded {name} has a source that is no text or a state that is no dictionary")
+        check_attributes(state, name)
         return Persistent(name, text, state)
 
     @staticmethod
@@ -152,8 +155,6 @@ class OfficialTable:
 
     @staticmethod
     def _set(arguments: tuple) -> set:
-        from scorefield.importer.machine import check_key
-
         if len(arguments) != 1 or type(arguments[0]) is not list:
             raise ImportRefused("a set is made from something other than a list")
         for key in arguments[0]:
@@ -233,3 +234,10 @@ class OfficialTable:
         if count != span.length:
             raise ImportRefused(f"a numpy array's shape wants {count} bytes and {span.length} are there")
         target.type, target.shape, target.fortran, target.span = kind, shape, fortran, span
+
+
+def check_attributes(state: dict, owner: str) -> None:
+    """Attributes have names, and none that Python gives a meaning of its own (``__class__``, ``__reduce__``)."""
+    for name in state:
+        if type(name) is not str or (name.startswith("__") and name.endswith("__")):
+            raise ImportRefused(f'the state of {owner} sets "{shown(name)}", which is no attribute of a network')

@@ -1,5 +1,6 @@
 """Walking what a file built: bounded in depth and size, and only where a network's weights and settings lie."""
 
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,8 @@ def check_nesting(root: Any) -> None:
                 continue
             if id(child) in open_nodes:
                 raise ImportRefused("a part of the file holds itself")
+            if len(stack) >= limits.NESTING:
+                raise ImportRefused(f"its parts are nested more than {limits.NESTING} deep")
             open_nodes.add(id(child))
             stack.append((child, children(child)))
             continue
@@ -180,8 +183,8 @@ class Walker:
         form = FORMATS[array.type.code]
         count = array.span.length // struct.calcsize(form)
         self.settings += count
-        if count > limits.ARRAY_ITEMS:
-            raise NotPlain(f"an array of {count} items")
+        if math.prod(max(axis, 1) for axis in array.shape) > limits.ARRAY_ITEMS:
+            raise NotPlain(f"an array of shape {shown(array.shape)}")
         flat = struct.unpack(f"<{count}{form[1]}", self.source.read(array.span.offset, array.span.length))
         return _folded(list(flat), array.shape, array.fortran)
 

@@ -220,5 +220,5 @@ class TestRefusedByName:
 
     def test_an_unknown_inner_network(self, tmp_path):
         path = dump(tmp_path / "net.pkl", {"ema": builders.edm(inner=module("MyUNet"))})
-        with pytest.raises(ImportRefused, match="has a MyUNet as .model., where DhariwalUNet or SongUNet"):
+        with pytest.raises(ImportRefused, match=r"has a MyUNet as .model., where DhariwalUNet or SongUNet"):
             load(path)
