@@ -42,4 +42,5 @@ def rows(imported) -> list[tuple[str, str]]:
         ("stored as", ", ".join(f"{dtype} ({count})" for dtype, count in dtypes.items())),
         ("file", f"{provenance.file}, {provenance.size:,} bytes"),
         ("sha256", provenance.sha256),
+        ("code in it", f"{len(provenance.sources)} source texts, not run; hashes in network.json"),
     ]

@@ -11,6 +11,11 @@ class ImportRefused(UserError):
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value out of a file, fit for an error's text: printable, quoted, cut short."""
-    text = value if isinstance(value, str) else repr(value)
+    """A value out of a file, fit for an error's text: printable and cut short.
+
+    Only texts and numbers are spelled out: a nested value could be built so that its text has no end.
+    """
+    if type(value) not in (str, int, float, bool, type(None)):
+        return f"a {type(value).__name__}"
+    text = str(value)
     return ascii(text[:limit])[1:-1] + ("…" if len(text) > limit else "")

@@ -51,3 +51,6 @@ FOLDER_RECORD_BYTES = 64 << 20
 
 TENSORS = 5_000
 """Tensors of one network; the largest published has under 1,500."""
+
+PATH = 400
+"""Letters of a module's dotted path; official ones have under 60."""

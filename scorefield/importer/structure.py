@@ -97,6 +97,8 @@ class Walker:
         self.count += 1
         if self.count > limits.MODULES:
             raise ImportRefused(f"the network has more than {limits.MODULES} modules")
+        if len(path) > limits.PATH:
+            raise ImportRefused(f"the network has a module whose path is longer than {limits.PATH} letters")
         if type(node) not in (Persistent, Container) or type(node.state) is not dict:
             raise ImportRefused(f'what stands at "{path}" is no module of a network')
         self.walked.modules[path.rstrip(".")] = self._module(node, path)
@@ -184,7 +186,7 @@ class Walker:
         count = array.span.length // struct.calcsize(form)
         self.settings += count
         if math.prod(max(axis, 1) for axis in array.shape) > limits.ARRAY_ITEMS:
-            raise NotPlain(f"an array of shape {shown(array.shape)}")
+            raise NotPlain(f"an array of shape {list(array.shape)}")
         flat = struct.unpack(f"<{count}{form[1]}", self.source.read(array.span.offset, array.span.length))
         return _folded(list(flat), array.shape, array.fortran)
 
@@ -193,7 +195,8 @@ def _folded(flat: list[Any], shape: tuple[int, ...], fortran: bool) -> Any:
     """Nested lists of ``shape`` from values in C or Fortran order."""
     if not shape:
         return flat[0]
-    if fortran and len(shape) > 1:
-        return [_folded(flat[k :: shape[0]], shape[1:], True) for k in range(shape[0])]
-    step = len(flat) // shape[0] if shape[0] else 0
-    return [_folded(flat[k * step : (k + 1) * step], shape[1:], False) for k in range(shape[0])]
+    first, *rest = shape
+    if fortran and rest:
+        return [_folded(flat[k::first], tuple(rest), True) for k in range(first)]
+    step = len(flat) // max(first, 1)
+    return [_folded(flat[k * step : (k + 1) * step], tuple(rest), False) for k in range(first)]

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tarfile
 import zipfile
 
 PROTO, STOP, MARK = b"\x80\x04", b".", b"("
@@ -46,7 +47,7 @@ def call(module, attribute, *arguments):
 def persistent(class_name, source=None, version=6, kind="class", **state):
     source = text("pass") if source is None else source
     meta = mapping(
-        type=text(kind),
+        type=text(kind) if isinstance(kind, str) else kind,
         version=integer(version),
         module_src=source,
         class_name=text(class_name),
@@ -124,3 +125,48 @@ def array(shape=(2,), kind=None, content=None, version=1):
     content = data(b"\0" * 8) if content is None else content
     kind = number_type() if kind is None else kind
     return made + many(integer(version), many(*map(integer, shape)), kind, b"\x89", content) + b"b"
+
+
+def nested_modules(depth, key):
+    """Modules inside one another, each under ``key``."""
+    module = persistent("Leaf")
+    for _ in range(depth):
+        module = persistent("Branch", _modules=mapping(**{key: module}))
+    return module
+
+
+def doubling_modules(levels=40):
+    module = persistent("Leaf") + b"q\x01"
+    for _ in range(levels):
+        module += persistent("Branch", _modules=mapping(a=b"h\x01", b=b"h\x01")) + b"q\x01"
+    return persistent("EDMPrecond", pair=MARK + module + b"t", _modules=mapping(model=b"h\x01"))
+
+
+def one_storage(stored, count, views):
+    """Buffers that are all views of one storage."""
+    first = call("torch.storage", "_load_from_bytes", data(stored)) + b"q\x05"
+    rest = (integer(0), many(integer(count)), many(integer(1)), b"\x89", b"}")
+    made = [call("torch._utils", "_rebuild_tensor_v2", b"h\x05" if k else first, *rest) for k in range(views)]
+    return mapping(**{f"x{k}": tensor for k, tensor in enumerate(made)})
+
+
+def archive_of(kind):
+    buffer = io.BytesIO()
+    if kind == "tar":
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            info = tarfile.TarInfo("storages")
+            info.size = 100
+            archive.addfile(info, io.BytesIO(b"\0" * 100))
+    else:
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("data.pkl", b"x")
+    return buffer.getvalue()
+
+
+def patched_zip(*changes):
+    """A nested archive with fields (place, struct form, value) of its end record or ("directory", …) changed."""
+    raw = bytearray(zipped())
+    starts = {"end": raw.rfind(b"PK\x05\x06"), "directory": raw.find(b"PK\x01\x02")}
+    for part, place, form, value in changes:
+        struct.pack_into(form, raw, starts[part] + place, value)
+    return file(denoiser(tensor(bytes(raw))))

@@ -1,28 +1,31 @@
 """Hostile and damaged files by name: bytes, or a function of a canary path that a payload would create."""
 
-import io
 import os
 import pickle
 import struct
-import tarfile
 import zipfile
 
 from .assembler import (
     MARK,
     PROTO,
     STOP,
+    archive_of,
     array,
     call,
     data,
     denoiser,
     described,
+    doubling_modules,
     file,
     integer,
     legacy,
     many,
     mapping,
     name,
+    nested_modules,
     number_type,
+    one_storage,
+    patched_zip,
     persistent,
     sequence,
     tensor,
@@ -60,43 +63,6 @@ def storage(**options):
 
 def code(instructions):
     return file(odd=instructions)
-
-
-def doubling_modules(levels=40):
-    module = persistent("Leaf") + b"q\x01"
-    for _ in range(levels):
-        module += persistent("Branch", _modules=mapping(a=b"h\x01", b=b"h\x01")) + b"q\x01"
-    return persistent("EDMPrecond", pair=MARK + module + b"t", _modules=mapping(model=b"h\x01"))
-
-
-def one_storage(stored, count, views):
-    """Buffers that are all views of one storage."""
-    first = call("torch.storage", "_load_from_bytes", data(stored)) + b"q\x05"
-    rest = (integer(0), many(integer(count)), many(integer(1)), b"\x89", b"}")
-    made = [call("torch._utils", "_rebuild_tensor_v2", b"h\x05" if k else first, *rest) for k in range(views)]
-    return mapping(**{f"x{k}": tensor for k, tensor in enumerate(made)})
-
-
-def archive_of(kind):
-    buffer = io.BytesIO()
-    if kind == "tar":
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
-            info = tarfile.TarInfo("storages")
-            info.size = 100
-            archive.addfile(info, io.BytesIO(b"\0" * 100))
-    else:
-        with zipfile.ZipFile(buffer, "w") as archive:
-            archive.writestr("data.pkl", b"x")
-    return buffer.getvalue()
-
-
-def patched_zip(*changes):
-    """A nested archive with fields (place, struct form, value) of its end record or ("directory", …) changed."""
-    raw = bytearray(zipped())
-    starts = {"end": raw.rfind(b"PK\x05\x06"), "directory": raw.find(b"PK\x01\x02")}
-    for part, place, form, value in changes:
-        struct.pack_into(form, raw, starts[part] + place, value)
-    return file(denoiser(tensor(bytes(raw))))
 
 
 RUNNING = {
@@ -234,6 +200,7 @@ STORAGES = {
     "zip: entry length": patched_zip(("directory", 20, "<I", 0x7FFFFFFF), ("directory", 24, "<I", 0x7FFFFFFF)),
     "zip: entry place": patched_zip(("directory", 42, "<I", 0x7FFFFFFF)),
     "zip: encrypted": patched_zip(("directory", 8, "<H", 1)),
+    "zip: compressed to the same length": patched_zip(("directory", 10, "<H", 8)),
     "zip: broken directory": patched_zip(("directory", 0, "<I", 0)),
 }
 
@@ -329,6 +296,9 @@ SIZE = {
     "many remembered": PROTO + b"N" + b"\x94" * 2_000_000 + b".",
     "many lists": code(b"]" + MARK + b"]" * 90_000 + b"e" + b"]" + (MARK + b"]" * 90_000 + b"e") * 20),
     "doubling lists": setting(many(b"]q\x00", *[b"h\x00h\x00\x86q\x00"] * 60)),
+    "doubling lists in a refusal": file(persistent("EDMPrecond", kind=many(b"]q\x00", *[b"h\x00h\x00\x86q\x00"] * 60))),
+    "doubling lists in a storage's refusal": storage(protocol=many(b"]q\x00", *[b"h\x00h\x00\x86q\x00"] * 60)),
+    "long paths": file(persistent("EDMPrecond", _modules=mapping(model=nested_modules(40, "a" * 200)))),
     "doubling modules": file(doubling_modules()),
     "list in itself": code(b"]q\x01h\x01a"),
     "dictionary in itself": code(b"}q\x01" + text("a") + b"h\x01s"),
