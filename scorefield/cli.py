@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import sys
 
 from scorefield import __version__
@@ -16,6 +17,7 @@ VERBS = {
     "report": "rebuild the page of a run or of a comparison",
     "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
+    "import": "convert an official StyleGAN2, EDM or EDM2 pickle to safetensors without running its code",
     "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
 }
 
@@ -41,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
         if verb == asked:
-            module = importlib.import_module(f"scorefield.commands.{verb.replace('-', '_')}")
+            name = verb.replace("-", "_") + "_" * keyword.iskeyword(verb)
+            module = importlib.import_module(f"scorefield.commands.{name}")
             module.add_arguments(sub)
     try:
         if asked is not None and asked not in VERBS:
