@@ -46,7 +46,7 @@ def read(source: Source, stretch: Stretch) -> Tensor:
     flat = torch.empty(stretch.span, dtype=stretch.dtype)
     raw = flat.view(torch.uint8)
     if stretch.span:
-        source.fill(stretch.offset, memoryview(raw.numpy()))
+        source.fill(stretch.offset, memoryview(raw.numpy()))  # type: ignore[arg-type]
     if stretch.dtype == torch.bool and bool((raw > 1).any()):
         raise ImportRefused("a tensor of truth values holds bytes other than 0 and 1")
     return flat.as_strided(stretch.size, stretch.stride).contiguous()
