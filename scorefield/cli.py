@@ -33,6 +33,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def module_of(verb: str) -> str:
+    """The module of a verb: train-teacher is train_teacher, import is import_."""
+    return verb.replace("-", "_") + "_" * keyword.iskeyword(verb)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for a mistake of the user's, one line on stderr)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -43,8 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
         if verb == asked:
-            name = verb.replace("-", "_") + "_" * keyword.iskeyword(verb)
-            module = importlib.import_module(f"scorefield.commands.{name}")
+            module = importlib.import_module(f"scorefield.commands.{module_of(verb)}")
             module.add_arguments(sub)
     try:
         if asked is not None and asked not in VERBS:

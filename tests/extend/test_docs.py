@@ -12,7 +12,7 @@ import yaml
 
 from scorefield import config as configuration
 from scorefield import losses, noise_laws
-from scorefield.cli import VERBS
+from scorefield.cli import VERBS, module_of
 from scorefield.commands.run import passes_per_iteration
 from scorefield.errors import UserError
 from scorefield.losses import DISTANCES, LOSSES
@@ -151,7 +151,7 @@ def complaint(words: list[str]) -> str | None:
     if verb not in VERBS:
         return f"no verb {verb}"
     parser = argparse.ArgumentParser(exit_on_error=False)
-    importlib.import_module(f"scorefield.commands.{verb.replace('-', '_')}").add_arguments(parser)
+    importlib.import_module(f"scorefield.commands.{module_of(verb)}").add_arguments(parser)
     flags = {flag for action in parser._actions for flag in action.option_strings}
     for word in rest:
         if word.startswith("--") and word not in flags:

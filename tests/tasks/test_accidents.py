@@ -124,6 +124,7 @@ def test_bf16_from_the_command_line(tmp_path):
     short = ["training.iterations=3", "training.precision=bf16", "online.kind=lora", "teacher.dtype=bfloat16"]
     assert main(words(tmp_path / "r", *short)) == 0
     records = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    records = [record for record in records if "nan_samples" in record]  # the others are looks
     assert [record["skipped_steps"] + record["nan_samples"] for record in records] == [0, 0, 0]
     assert all(0 < record["x0_gap/rms"] < 10 for record in records)
     saved = tmp_path / "r" / "checkpoints" / "iteration-000003"
@@ -172,6 +173,7 @@ def test_stray_nans_of_the_teacher_are_counted_and_harmless(tmp_path, monkeypatc
     summary = json.loads((tmp_path / "r" / "summary.json").read_text())
     assert summary["nan_samples"] == 4
     records = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    records = [record for record in records if "nan_samples" in record]  # the others are looks
     assert [record["nan_samples"] for record in records] == [1, 2, 3, 4]
     assert [record["skipped_steps"] for record in records] == [0] * 4
     assert all(value == value and abs(value) < 1e9 for r in records for k, value in r.items() if "loss" in k)
