@@ -7,6 +7,7 @@ Writes configs/text_to_image/default.curves.json; reports of later runs of that 
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from scorefield.files import write_text
@@ -24,6 +25,7 @@ def main() -> None:
         parser.error(f"{arguments.run} is not finished")
     known = ("command", "machine", "git_revision", "seed")
     record = {key: data.environment.get(key) for key in known} | {"device": data.summary.get("device")}
+    record["command"] = re.sub(r" --out \S+", "", record["command"] or "")  # a path of this machine tells nobody
     curves = reference.gather(data.metrics)
     rows = ",\n".join(f"{json.dumps(key)}: {json.dumps(points)}" for key, points in curves.items())
     text = json.dumps(record, indent=1)[:-2] + ',\n "curves": {\n' + rows + "\n}\n}\n"
