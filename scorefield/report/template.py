@@ -63,6 +63,7 @@ figcaption { font-size: 14px; line-height: 1.4; margin-top: 3px; overflow-wrap: 
 .film { border-collapse: separate; border-spacing: 3px; width: 100%; min-width: 640px;
   table-layout: fixed; }
 .film th { font-weight: 400; font-size: 13px; color: var(--soft); text-align: left; padding: 0 0 2px; }
+.film img { max-width: 180px; }
 .film .gap { width: 8px; }
 .film .words td { font-size: 14px; padding: 0 0 12px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr));
