@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import sys
 
 from scorefield import __version__
@@ -9,12 +10,14 @@ from scorefield.errors import UserError
 
 VERBS = {
     "run": "train a generator for a task and report on it",
+    "compare": "run one task in several variants, with the same seeds and budget, and draw them side by side",
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
-    "report": "rebuild a run's report page",
-    "list": "name the tasks, presets, losses and distances at hand",
+    "report": "rebuild the page of a run or of a comparison",
+    "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
+    "import": "convert an official StyleGAN2, EDM or EDM2 pickle to safetensors without running its code",
     "train-teacher": "train a small diffusion teacher on Toybox or on captioned pictures",
     "train-edm": "train a class-conditional EDM teacher on Toybox or on labelled pictures",
     "train-gan": "train a class-conditional StyleGAN2 on Toybox or on labelled pictures",
@@ -32,6 +35,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def module_of(verb: str) -> str:
+    """The module of a verb: train-teacher is train_teacher, import is import_."""
+    return verb.replace("-", "_") + "_" * keyword.iskeyword(verb)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for a mistake of the user's, one line on stderr)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -42,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     for verb, summary in VERBS.items():
         sub = verbs.add_parser(verb, help=summary, description=summary)
         if verb == asked:
-            module = importlib.import_module(f"scorefield.commands.{verb.replace('-', '_')}")
+            module = importlib.import_module(f"scorefield.commands.{module_of(verb)}")
             module.add_arguments(sub)
     try:
         if asked is not None and asked not in VERBS:

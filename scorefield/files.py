@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,8 @@ from scorefield.errors import UserError
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
 
-    A reader sees the old file or the new one. Raises UserError, naming the file, if the disk is full or
-    the folder cannot be written; the temporary file is removed in every case.
+    A reader sees the old file or the new one. Raises UserError, naming the file, if the disk is full or the folder
+    cannot be written; the temporary file is removed in every case. ``write`` may be a library's own writer.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,10 +28,49 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error} (nothing was changed)") from error
+    except Exception as error:
+        if not of_the_disk(error):
+            raise
+        raise UserError(f"cannot write {path}: {reason(error)} (nothing was changed)") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make the folder beside ``path``, then put it in the place of ``path``.
+
+    Raises UserError, naming the folder, if the disk is full; a half-written folder is removed in every case.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        shutil.rmtree(path, ignore_errors=True)
+        part.rename(path)
+    except Exception as error:
+        if not of_the_disk(error):
+            raise
+        raise UserError(f"cannot write {path}: {reason(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def of_the_disk(error: Exception) -> bool:
+    """Whether a write failed for the disk's sake: safetensors and torch wrap its errors in their own."""
+    kind, text = type(error).__name__, str(error)
+    wrapped = (kind == "SafetensorError" and "os error" in text) or (
+        kind == "RuntimeError" and "inline_container" in text
+    )
+    return isinstance(error, OSError) or wrapped
+
+
+def reason(error: Exception) -> str:
+    """Why a write failed, in one line; torch only says that its archive came out short."""
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return "the disk is full or cannot be written"
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).strip().splitlines()[0]
 
 
 def write_text(path: Path, text: str) -> None:

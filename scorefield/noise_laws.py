@@ -18,7 +18,11 @@ from scorefield.losses.weighting import SIGMA_WEIGHTINGS
 from scorefield.noise import DiscreteVP, Process, RectifiedFlow, karras_sigmas
 from scorefield.registry import Registry
 
-NOISE_LAWS: Registry[type] = Registry("noise law")
+NOISE_LAWS: Registry[type] = Registry(
+    "noise law",
+    group="scorefield.noise_laws",
+    wanted=("a dataclass", lambda part: isinstance(part, type) and dataclasses.is_dataclass(part)),
+)
 
 
 def normal_from_uniform(u: Tensor) -> Tensor:

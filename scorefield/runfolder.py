@@ -4,6 +4,8 @@ import fcntl
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -67,9 +69,9 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         write_text(self.path / "config.yaml", text)
 
-    def write_environment(self, seed: int, device: str) -> None:
-        """Versions, machine, git revision and command, as they are now."""
-        record = environment() | {"seed": seed, "device": device}
+    def write_environment(self, seed: int, device: str, preset: str = "") -> None:
+        """Versions, machine, git revision, command and preset (TASK/NAME), as they are now."""
+        record = environment() | {"seed": seed, "device": device, "preset": preset}
         write_json(self.path / "environment.json", record)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
@@ -92,10 +94,23 @@ class RunFolder:
                 continue  # a line cut off by a killed process
         return records
 
-    def forget_metrics_after(self, iteration: int) -> None:
-        """Drop lines beyond the checkpoint that a resumed run goes on from."""
-        kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
-        write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+    def forget_after(self, iteration: int) -> None:
+        """Drop metrics and sample pictures beyond the checkpoint that a resumed run goes on from (-1: all).
+
+        What a killed process had half written goes as well.
+        """
+        if self.metrics_file.exists():
+            kept = [r for r in self.metrics() if r.get("iteration", 0) <= iteration]
+            write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in kept))
+        for path in self.samples.glob("iteration-*"):
+            number = re.match(r"iteration-(\d+)", path.name)
+            if number and int(number.group(1)) > iteration:
+                path.unlink()
+        for path in [*self.checkpoints.glob(".*.part"), *self.samples.glob(".*.part"), *self.path.glob(".*.part")]:
+            if path.is_file():
+                path.unlink()
+            elif path.parent == self.checkpoints:  # an export under way beside the run is not ours to remove
+                shutil.rmtree(path)
 
     def summary(self) -> dict[str, Any]:
         """summary.json, or {} before the run has written it."""

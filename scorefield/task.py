@@ -5,7 +5,7 @@ A task lives in a folder of its own whose package exports exactly one ``Task`` s
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from scorefield.denoiser import Denoiser
 from scorefield.generators.base import Generator
 from scorefield.runfolder import RunFolder
 from scorefield.training.settings import RunConfig
+
+if TYPE_CHECKING:
+    from scorefield.monitors import Probe
 
 
 @dataclass
@@ -52,6 +55,10 @@ class Task:
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         """Draw pictures of the averaged generator into ``folder.samples``; returns running figures."""
         return {}
+
+    def probe(self, generator: Generator) -> "Probe | None":
+        """The same few samples at every look, several of each condition, for the monitors; None: not watched."""
+        return None
 
     def finish(self, generator: Generator) -> dict[str, Any]:
         """Measure the averaged generator; returns what joins summary.json ("real", "teacher", "student" …)."""

@@ -23,15 +23,33 @@ def resolve_device(device: str) -> str:
 
 
 def build_config(task_class, preset: Path | None, overrides: list[str]) -> Any:
-    """Resolved configuration of a task; without ``preset``, its configs/TASK/default.yaml where there is one."""
+    """Resolved configuration of a task; without ``preset``, its default.yaml where there is one.
+
+    Presets lie in configs/TASK/ of this repository, or in configs/ beside the file that the task is written in.
+    """
     from scorefield import resources
 
-    if preset is None:
-        usual = resources.preset(task_class.name, "default")
-        preset = usual if usual.exists() else None
-    elif not preset.exists() and (named := resources.preset(task_class.name, str(preset))).exists():
-        preset = named
+    places = [resources.preset(task_class.name, str(preset or "default")), *own_presets(task_class, preset)]
+    if preset is None or not preset.exists():
+        preset = next((place for place in places if place.exists()), preset)
     return configuration.load(task_class.Config, preset, overrides)
+
+
+def own_presets(task_class, preset: Path | None) -> list[Path]:
+    """Where a task from elsewhere keeps the preset of that name."""
+    import inspect
+
+    return [Path(inspect.getfile(task_class)).parent / "configs" / f"{preset or 'default'}.yaml"]
+
+
+def preset_name(given: Path | None, task: str) -> str:
+    """TASK/NAME of the preset that ``build_config`` reads, "" for a file that is none of ours."""
+    from scorefield import resources
+
+    name = "default" if given is None else given.stem
+    known = resources.preset(task, name)
+    ours = known.exists() and (given is None or not given.exists() or given.resolve() == known.resolve())
+    return f"{task}/{name}" if ours else ""
 
 
 def open_run(path: Path, device: str = "auto") -> tuple[Any, dict, Path]:

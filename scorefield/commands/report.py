@@ -1,4 +1,4 @@
-"""``scorefield report RUN``: rebuild a run's page from its files."""
+"""``scorefield report RUN``: rebuild the page of a run, or of a comparison, from its files."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=Path, help="run folder, finished or not")
+    parser.add_argument("run", type=Path, help="folder of a run or of a comparison, finished or not")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -14,5 +14,10 @@ def execute(arguments: argparse.Namespace) -> int:
     from scorefield.report.page import build_report
     from scorefield.runfolder import RunFolder
 
+    if (arguments.run / "comparison.json").exists():
+        from scorefield.compare.page import rebuild
+
+        print(rebuild(arguments.run))
+        return 0
     print(build_report(RunFolder.existing(arguments.run).path))
     return 0

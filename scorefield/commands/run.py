@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from scorefield import config as configuration
-from scorefield.commands.common import build_config, resolve_device
+from scorefield.commands.common import build_config, preset_name, resolve_device
 from scorefield.errors import UserError
 from scorefield.plugins import load_task
+from scorefield.processes import is_main
 from scorefield.runfolder import RunFolder, default_folder
 
 
@@ -24,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def say(text: str) -> None:
-    """Status goes to stderr, beside the progress line."""
-    print(text, file=sys.stderr, flush=True)
+    """Status goes to stderr, beside the progress line; one of several processes speaks."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -42,9 +44,11 @@ def execute(arguments: argparse.Namespace) -> int:
     task = task_class(config, folder, device)
     task.check()
     if arguments.dry_run:
-        print_plan(task, device)
+        if is_main():
+            print_plan(task, device)
         return 0
-    prepare_folder(folder, config, arguments)
+    if is_main():
+        prepare_folder(folder, config, arguments)
     try:
         return train(task, folder, arguments, device, started)
     finally:
@@ -60,18 +64,22 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     folder.lock()
     text = configuration.to_yaml(config)
     if used and list(folder.checkpoints.glob("iteration-*")):
-        refuse_changes(folder, text)
+        refuse_changes(folder, config)
     folder.write_config(text)
     (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
-    folder.write_environment(config.training.seed, config.training.device)
+    preset = preset_name(arguments.config, config.task)
+    folder.write_environment(config.training.seed, config.training.device, preset)
 
 
-def refuse_changes(folder: RunFolder, text: str) -> None:
+def refuse_changes(folder: RunFolder, config) -> None:
     """Only how long to train, how often to look and how to measure may change in a run that goes on."""
     from omegaconf import OmegaConf
 
-    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.")
-    old, new = (dict(OmegaConf.to_container(OmegaConf.create(t)) or {}) for t in (folder.config_text(), text))  # type: ignore[arg-type]
+    # read through the schema: a key that the run's own version did not have yet stands at its default
+    before = configuration.load(type(config), folder.path / "config.yaml")
+
+    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
+    old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
     ]
@@ -109,10 +117,11 @@ def passes_per_iteration(loss, training) -> float:
 def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, started: float) -> int:
     """The heavy part."""
     from scorefield.report.page import build_report
-    from scorefield.training.session import Interrupted, Session
+    from scorefield.training.session import Interrupted, Session, Stopped
 
     say(f"run folder: {folder.path}")
     session = Session(task, task.build(), folder, say)
+    session.trainer.accelerator.wait_for_everyone()
     if arguments.resume and not session.resume():
         say("no checkpoint to resume from: starting afresh")
     try:
@@ -120,8 +129,16 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
         say(f"go on with: scorefield run {arguments.task} --out {folder.path} --resume")
-        build_report(folder.path)
+        if is_main():
+            build_report(folder.path)
         return stop.status
+    except Stopped as stop:
+        say(f"{stop}; the report shows the figures; change the settings, or go on with --resume monitors.action=warn")
+        if is_main():
+            build_report(folder.path)
+        return stop.status
+    if not is_main():
+        return 0
     say("measuring")
     with session.averaged() as generator:
         figures = task.finish(generator)

@@ -26,13 +26,13 @@ def execute(arguments: argparse.Namespace) -> int:
     config = configuration.load(PretrainConfig, arguments.config, overrides)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     write_text(arguments.out / "config.yaml", configuration.to_yaml(config))
-    log = (arguments.out / "log.txt").open("a")
+    with (arguments.out / "log.txt").open("a") as log:
 
-    def say(text: str) -> None:
-        print(text, flush=True)
-        print(text, file=log, flush=True)
+        def say(text: str) -> None:
+            print(text, flush=True)
+            print(text, file=log, flush=True)
 
-    folder = train_teacher(config, arguments.out, say)
+        folder = train_teacher(config, arguments.out, say)
     if config.until == "transformer":
         print(f"the teacher is in {folder}; use it with teacher.path={folder}")
     return 0

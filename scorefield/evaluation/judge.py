@@ -78,12 +78,12 @@ class Judge(nn.Module):
         return Reading(cat(labels), cat(probability), torch.cat(features))
 
     def save(self, folder: Path) -> None:
-        """Write judge.json and judge.safetensors (float16) into ``folder``."""
+        """Write judge.safetensors (float16) and, once that is there, judge.json into ``folder``."""
         from safetensors.torch import save_file
 
-        write_json(Path(folder) / "judge.json", {"heads": self.names, "widths": list(self.widths)})
         state = {key: value.half().contiguous().cpu() for key, value in self.state_dict().items()}
         write_atomically(Path(folder) / "judge.safetensors", lambda part: save_file(state, part))
+        write_json(Path(folder) / "judge.json", {"heads": self.names, "widths": list(self.widths)})
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> "Judge":

@@ -13,6 +13,17 @@ from torch import Tensor, nn
 
 from scorefield.denoiser import Condition
 from scorefield.random import Draws
+from scorefield.registry import Registry
+
+GENERATORS: Registry[type["Generator"]] = Registry(
+    "generator",
+    group="scorefield.generators",
+    package="scorefield.generators",
+    wanted=(
+        "a subclass of scorefield.generators.base.Generator",
+        lambda part: isinstance(part, type) and issubclass(part, Generator),
+    ),
+)
 
 
 @dataclass
@@ -42,7 +53,18 @@ class Changes:
 
 
 class Generator(nn.Module):
-    """Base of all generators; parameters and buffers are the state that is saved and averaged."""
+    """Base of all generators; parameters and buffers are the state that is saved and averaged.
+
+    A subclass under ``@GENERATORS.register("name")`` is what ``generator.name`` of text_to_image names; the task makes
+    it as ``OneStepGenerator`` is made, with the keys of ``generator.options`` on top, and reads pictures of given start
+    noise as ``generator(Batch({"z": z}, condition, condition))`` with ``z`` shaped like a sample. Other tasks make
+    their own generators and need no name.
+
+    Attributes:
+        steps: passes through the network that one picture takes; reported only.
+    """
+
+    steps: int = 1
 
     def draw(self, draws: Draws) -> Batch:
         """Latents and conditions of ``len(draws)`` samples, made on ``draws.device`` without gradient."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition, Denoiser
-from scorefield.generators.base import Batch, Generator
+from scorefield.generators.base import GENERATORS, Batch, Generator
 from scorefield.random import Draws
 
 ConditionSource = Callable[[Draws], tuple[Condition, Condition]]
@@ -17,6 +17,7 @@ def no_condition(draws: Draws) -> tuple[Condition, Condition]:
     return {}, {}
 
 
+@GENERATORS.register("one_step")
 class OneStepGenerator(Generator):
     """x0 = D(init_sigma * z, init_sigma, condition) with z ~ N(0, I), as in SiD and SIM.
 

@@ -7,7 +7,8 @@
 >>> loss(x0=x0, x_t=x_t, sigma=torch.ones(2), teacher_x0=0.5 * x_t, online_x0=0.4 * x_t).shape
 torch.Size([2])
 
-A loss of your own: a frozen dataclass that derives from ``Loss``, under ``@LOSSES.register("name")``.
+A loss of your own: a frozen dataclass that derives from ``Loss``, under ``@LOSSES.register("name")``, in a file of this
+folder or in a package of your own that names it as an entry point; CONTRIBUTING.md shows both.
 """
 
 from scorefield.losses import diff_instruct, dmd, sds, sid, sim, vsd

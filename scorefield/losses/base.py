@@ -12,7 +12,12 @@ from scorefield.errors import UserError, suggest
 from scorefield.losses.weighting import check_weighting
 from scorefield.registry import Registry
 
-LOSSES: Registry[type["Loss"]] = Registry("loss")
+LOSSES: Registry[type["Loss"]] = Registry(
+    "loss",
+    group="scorefield.losses",
+    package="scorefield.losses",
+    wanted=("a subclass of scorefield.losses.Loss", lambda part: isinstance(part, type) and issubclass(part, Loss)),
+)
 
 
 @dataclass(frozen=True)

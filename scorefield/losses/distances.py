@@ -41,7 +41,11 @@ class Distance:
     per_element: bool = False
 
 
-DISTANCES: Registry[Distance] = Registry("distance")
+DISTANCES: Registry[Distance] = Registry(
+    "distance",
+    group="scorefield.distances",
+    wanted=("a scorefield.losses.Distance", lambda part: isinstance(part, Distance)),
+)
 
 
 def _square(y: Tensor) -> Tensor:
@@ -118,45 +122,57 @@ def _same(k: float) -> float:
     return k
 
 
-for _name, _distance in {
-    # |y|^2, per sample; d' = 2 y. SIM with it is twice SiD's alpha = 1.
-    "squared_l2": Distance(lambda y, c, k: _square(y), lambda y, c, k: 2 * y, _two),
-    # |y|, per sample; d' = y / |y|. Unstable where the two scores agree: prefer Pseudo-Huber with a small c.
-    "l2": Distance(lambda y, c, k: _norm_power(y, 1.0), lambda y, c, k: _norm_power_gradient(y, 1.0)),
-    # sqrt(|y|^2 + c^2) - c, per sample; d' = y / sqrt(|y|^2 + c^2) (SIM eq 3.8)
-    "pseudo_huber": Distance(
-        lambda y, c, k: _pseudo_huber(y, c), lambda y, c, k: _pseudo_huber_gradient(y, c), constant=True
-    ),
-    # |y|^k, per sample, k >= 1; d' = k |y|^(k-2) y
-    "power": Distance(
-        lambda y, c, k: _norm_power(y, k), lambda y, c, k: _norm_power_gradient(y, k), _same, exponent=True
-    ),
-    # sum |y_i|; d' = sign(y_i), a step: see the note in sim.py on what that costs
-    "l1": Distance(lambda y, c, k: y.abs().flatten(1).sum(1), lambda y, c, k: y.sign(), per_element=True),
-    # sum sqrt(y_i^2 + c^2) - c; d' = y_i / sqrt(y_i^2 + c^2)
-    "charbonnier": Distance(
+# |y|^2, per sample; d' = 2 y. SIM with it is twice SiD's alpha = 1.
+DISTANCES.register("squared_l2")(Distance(lambda y, c, k: _square(y), lambda y, c, k: 2 * y, _two))
+
+# |y|, per sample; d' = y / |y|. Unstable where the two scores agree: prefer Pseudo-Huber with a small c.
+DISTANCES.register("l2")(Distance(lambda y, c, k: _norm_power(y, 1.0), lambda y, c, k: _norm_power_gradient(y, 1.0)))
+
+# sqrt(|y|^2 + c^2) - c, per sample; d' = y / sqrt(|y|^2 + c^2) (SIM eq 3.8)
+DISTANCES.register("pseudo_huber")(
+    Distance(lambda y, c, k: _pseudo_huber(y, c), lambda y, c, k: _pseudo_huber_gradient(y, c), constant=True)
+)
+
+# |y|^k, per sample, k >= 1; d' = k |y|^(k-2) y
+DISTANCES.register("power")(
+    Distance(lambda y, c, k: _norm_power(y, k), lambda y, c, k: _norm_power_gradient(y, k), _same, exponent=True)
+)
+
+# sum |y_i|; d' = sign(y_i), a step: see the note in sim.py on what that costs
+DISTANCES.register("l1")(
+    Distance(lambda y, c, k: y.abs().flatten(1).sum(1), lambda y, c, k: y.sign(), per_element=True)
+)
+
+# sum sqrt(y_i^2 + c^2) - c; d' = y_i / sqrt(y_i^2 + c^2)
+DISTANCES.register("charbonnier")(
+    Distance(
         lambda y, c, k: _charbonnier(y, c),
         lambda y, c, k: _charbonnier_gradient(y, c),
         constant=True,
         per_element=True,
-    ),
-    # sum c log cosh(y_i / c); d' = tanh(y_i / c)
-    "log_cosh": Distance(
+    )
+)
+
+# sum c log cosh(y_i / c); d' = tanh(y_i / c)
+DISTANCES.register("log_cosh")(
+    Distance(
         lambda y, c, k: _log_cosh(y, c),
         lambda y, c, k: _log_cosh_gradient(y, c),
         constant=True,
         per_element=True,
-    ),
-    # sum y_i^2 / 2 up to |y_i| = c, then c |y_i| - c^2 / 2; d' = clip(y_i, -c, c)
-    "huber": Distance(
+    )
+)
+
+# sum y_i^2 / 2 up to |y_i| = c, then c |y_i| - c^2 / 2; d' = clip(y_i, -c, c)
+DISTANCES.register("huber")(
+    Distance(
         lambda y, c, k: _huber(y, c),
         lambda y, c, k: _huber_gradient(y, c),
         _two,
         constant=True,
         per_element=True,
-    ),
-}.items():
-    DISTANCES.register(_name)(_distance)
+    )
+)
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from scorefield.errors import UserError
+from scorefield.files import write_folder
 from scorefield.pretrain import autoencoder, transformer
 from scorefield.pretrain import judge as judge_stage
 from scorefield.pretrain.loop import StageConfig
@@ -52,6 +53,16 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.until not in ("judge", "autoencoder", "transformer"):
             raise UserError(f'until "{self.until}" is unknown: use judge, autoencoder or transformer')
+        widths, patch = self.autoencoder.widths, self.architecture.patch
+        multiple = 2 ** (len(widths) - 1) * patch
+        if self.resolution < multiple or self.resolution % multiple:
+            near = max(1, round(self.resolution / multiple)) * multiple
+            raise UserError(
+                f"resolution {self.resolution} must be a multiple of {multiple} (autoencoder.widths halve it "
+                f"{len(widths) - 1} times, patches are {patch} wide): {near} is the nearest"
+            )
+        if self.images < 1:
+            raise UserError(f"images must be at least 1, not {self.images}")
 
 
 def open_source(config: PretrainConfig, device: str) -> Source:
@@ -109,8 +120,9 @@ def train_judge(config: PretrainConfig, images, source, out: Path, device: str, 
         images, attributes, names, config.judge_stage, seed=config.seed, out=out, device=device, say=say
     )
     judge.save(out / "judge")
-    held_out = ToyboxSource(4000, toybox.TEST_SEED, config.resolution, 1, device)
-    found = judge_stage.accuracy(judge, load_images(held_out, 4000, device), held_out.attributes(0, 4000), device)
+    count = min(4000, config.images)
+    held_out = ToyboxSource(count, toybox.TEST_SEED, config.resolution, 1, device)
+    found = judge_stage.accuracy(judge, load_images(held_out, count, device), held_out.attributes(0, count), device)
     say("judge on held-out pictures: " + ", ".join(f"{key} {value:.4f}" for key, value in found.items()))
 
 
@@ -133,7 +145,7 @@ def obtain_autoencoder(config: PretrainConfig, images, out: Path, device: str, s
         device=device,
         say=say,
     )
-    vae.to(memory_format=torch.contiguous_format).half().save_pretrained(out / "vae")
+    write_folder(out / "vae", vae.to(memory_format=torch.contiguous_format).half().save_pretrained)
     return AutoencoderKL.from_pretrained(out / "vae").to(device).eval()
 
 
@@ -169,6 +181,6 @@ def train_transformer(config: PretrainConfig, vae, latents, source, count: int, 
     for part in (pipeline.vae, pipeline.text_encoder):
         part.half()
     pipeline.vae.register_to_config(_name_or_path="")  # a path of this machine has no place in what is shared
-    pipeline.save_pretrained(out / "pipeline")
+    write_folder(out / "pipeline", pipeline.save_pretrained)
     say(f"wrote {out / 'pipeline'}")
     return out / "pipeline"

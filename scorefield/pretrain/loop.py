@@ -33,8 +33,13 @@ class StageBase:
             raise UserError(f'precision "{self.precision}" is unknown: use fp32 or bf16')
         if self.schedule not in ("cosine", "constant"):
             raise UserError(f'schedule "{self.schedule}" is unknown: use cosine or constant')
-        if self.steps < 1 or self.batch < 1:
-            raise UserError(f"steps and batch must be at least 1, not {self.steps} and {self.batch}")
+        for name in ("steps", "batch", "warmup_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} of a stage must be at least 1, not {getattr(self, name)}")
+
+    def share(self, step: int, seconds: float) -> float:
+        """How much of the stage is done, 1 at its end."""
+        return max(step / self.steps, seconds / (60 * self.minutes) if self.minutes is not None else 0.0)
 
 
 @dataclass
@@ -48,10 +53,20 @@ class StageConfig(StageBase):
 
 def rate_at(config: StageBase, step: int, done: float) -> float:
     """Learning rate: linear warm-up over ``warmup_steps``, then the schedule over ``done`` in [0, 1]."""
-    rate = config.learning_rate * min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    rate = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps)
     if config.schedule == "constant":
         return rate
     return rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def progress_line(name: str, losses: dict[str, Tensor], config: StageBase, step: int, seconds: float, pace: float):
+    """What is said now and then; raises UserError when a loss is not finite. ``pace`` is in steps a second."""
+    values = {key: value.item() for key, value in losses.items()}
+    if not all(math.isfinite(v) for v in values.values()):
+        raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
+    left = (1 / config.share(step, seconds) - 1) * seconds
+    text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
+    return f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left"
 
 
 def fit(
@@ -100,9 +115,7 @@ def fit(
     first_step = step
     while True:
         seconds = spent + time.monotonic() - start
-        done = step / config.steps
-        if config.minutes is not None:
-            done = max(done, seconds / (60 * config.minutes))
+        done = config.share(step, seconds)
         if done >= 1:
             break
         rate = rate_at(config, step, done)
@@ -119,13 +132,8 @@ def fit(
         torch._foreach_lerp_(average, parameters, 1 - min(config.ema_decay, (1 + step) / (10 + step)))
         now = time.monotonic()
         if now - last_say > 10 or step == first_step + 1:
-            values = {key: value.item() for key, value in losses.items()}
-            if not all(math.isfinite(v) for v in values.values()):
-                raise UserError(f"{name}: the loss is not finite at step {step}: {values}")
             pace = (step - first_step) / max(now - start, 1e-9)
-            left = (1 - done) / max(done, 1e-9) * seconds
-            text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-            say(f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left")
+            say(progress_line(name, losses, config, step, spent + now - start, pace))
             last_say = now
         if now - last_save > 60 * config.save_minutes:
             save()

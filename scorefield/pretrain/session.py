@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.errors import UserError
 from scorefield.files import write_atomically
-from scorefield.pretrain.loop import StageBase
+from scorefield.pretrain.loop import StageBase, progress_line
 
 
 class Session:
@@ -62,10 +62,7 @@ class Session:
     @property
     def done(self) -> float:
         """Share of the training that is over; 1 and more is its end."""
-        done = self.step / self.config.steps
-        if self.config.minutes is not None:
-            done = max(done, self.seconds / (60 * self.config.minutes))
-        return done
+        return self.config.share(self.step, self.seconds)
 
     def save(self) -> None:
         """Write the state from which another call goes on."""
@@ -101,26 +98,21 @@ class Session:
             if self.due("log", 1 / 6) or self.step == first + 1:
                 self._log(first)
             if self.due("save", self.config.save_minutes):
-                self._checked()
+                self._check()
                 self.save()
         if self.step > first:
-            self._checked()
+            self._check()
             self.save()
         self.say(f"{self.name}: {self.step} steps, {self.images} images, {self.seconds:.0f} s")
 
-    def _checked(self) -> dict[str, float]:
+    def _check(self) -> None:
         values = {key: float(value) for key, value in self._values.items()}
         if not all(math.isfinite(v) for v in values.values()):
             raise UserError(f"{self.name}: the loss is not finite at step {self.step}: {values}")
-        return values
 
     def _log(self, first: int) -> None:
-        values = self._checked()
         pace = (self.step - first) / max(time.monotonic() - self._start, 1e-9)
-        left = (1 - self.done) / max(self.done, 1e-9) * self.seconds / 60
-        text = "  ".join(f"{key} {value:.4f}" for key, value in values.items())
-        limit = f"{self.step}/{self.config.steps}"
-        self.say(f"{self.name} {limit}  {text}  {pace * self.config.batch:.0f} img/s  {left:.1f} min left")
+        self.say(progress_line(self.name, self._values, self.config, self.step, self.seconds, pace))
 
 
 class HalfLifeAverage:

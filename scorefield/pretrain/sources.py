@@ -65,7 +65,7 @@ class FolderSource:
 
     def _read_listing(self) -> list[tuple[Path, str]]:
         listing, items = self.folder / "captions.jsonl", []
-        for number, line in enumerate(listing.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(_caption(listing).splitlines(), start=1):
             if not line.strip():
                 continue
             try:
@@ -80,7 +80,7 @@ class FolderSource:
 
     def _read_pairs(self) -> list[tuple[Path, str]]:
         pictures = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        return [(p, p.with_suffix(".txt").read_text().strip()) for p in pictures if p.with_suffix(".txt").exists()]
+        return [(p, _caption(p.with_suffix(".txt"))) for p in pictures if p.with_suffix(".txt").exists()]
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, 3, resolution, resolution]."""
@@ -90,8 +90,9 @@ class FolderSource:
         rows = []
         for path, _ in self.items[start:stop]:
             try:
-                picture = Image.open(path).convert("RGB")
-            except OSError as error:
+                with Image.open(path) as file:
+                    picture = file.convert("RGB")
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 raise UserError(f"cannot read the picture {path}: {error}") from error
             square = ImageOps.fit(picture, (self.resolution, self.resolution), Image.Resampling.LANCZOS)
             rows.append(torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1))
@@ -100,6 +101,13 @@ class FolderSource:
     def captions(self, start: int, stop: int) -> list[list[str]]:
         """One caption a picture, as a list of one."""
         return [[text] for _, text in self.items[start:stop]]
+
+
+def _caption(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the captions in {path}: {error}") from error
 
 
 Source = ToyboxSource | FolderSource

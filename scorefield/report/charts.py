@@ -12,27 +12,39 @@ from itertools import pairwise
 WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 34
 POINTS = 160  # per line; longer series are averaged in equal runs
-COLOURS = 6
+COLOURS, DASHES = 6, 4
 DASH = "s9"
 
 
 @dataclass
 class Series:
-    """One line: its name in the legend and its points (x, y), in order of x and finite."""
+    """One line: its name in the legend and its points (x, y), in order of x and finite.
+
+    ``band`` is a shaded range (x, low, high) around it; ``css`` replaces the classes that its place in the chart gives,
+    so that a line looks alike in all charts of a page (see ``look``).
+    """
 
     name: str
     points: list[tuple[float, float]]
+    band: list[tuple[float, float, float]] = field(default_factory=list)
+    css: str = ""
 
 
 @dataclass
 class Chart:
-    """One chart; ``marks`` are named horizontal lines such as a ceiling."""
+    """One chart; ``marks`` are named horizontal lines such as a ceiling, with their names on them if ``named``."""
 
     title: str
     series: list[Series]
     x_label: str = ""
     marks: dict[str, float] = field(default_factory=dict)
+    named: bool = False
     logarithmic: bool | None = None  # None: when all values are positive and span a factor of 20
+
+
+def look(index: int) -> str:
+    """Classes of the line number ``index``: a colour, and another dash after every round of colours."""
+    return f"s{index % COLOURS}" + (f" d{index // COLOURS % DASHES}" if index >= COLOURS else "")
 
 
 def short(value: float) -> str:
@@ -142,6 +154,7 @@ def line_chart(chart: Chart) -> str:
     """
     series = [s for s in chart.series if s.points]
     values = [y for s in series for _, y in s.points] + list(chart.marks.values())
+    values += [y for s in series for _, *ends in s.band for y in ends]
     if not series:
         return ""
     positive = min(values) > 0
@@ -154,8 +167,9 @@ def line_chart(chart: Chart) -> str:
             f'<line class="mark" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}">'
             f"<title>{escape(name)}: {short(value)}</title></line>"
         )
+    parts += _names(chart.marks, axes) if chart.named else []
     for index, one in enumerate(series):
-        parts += _line(one, axes, f"s{index % COLOURS}")
+        parts += _line(one, axes, one.css or look(index))
     title = escape(chart.title)
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}"><title>{title}</title>'
@@ -164,9 +178,26 @@ def line_chart(chart: Chart) -> str:
     )
 
 
+def _names(marks: dict[str, float], axes: Axes) -> Iterator[str]:
+    """The marks' names at the right end of their lines, joined where the lines lie too close for two."""
+    labels: list[tuple[float, str]] = []
+    for name, y in sorted(((escape(n), axes.y(v)) for n, v in marks.items()), key=lambda pair: pair[1]):
+        if labels and y - labels[-1][0] < 12:
+            labels[-1] = (labels[-1][0], f"{labels[-1][1]}, {name}")
+        else:
+            labels.append((y, name))
+    for y, text in labels:
+        # above the line, but below it at the very top
+        place = y - 3 if y > TOP + 8 else y + 11
+        yield f'<text class="tick" x="{WIDTH - RIGHT}" y="{place:.1f}" text-anchor="end">{text}</text>'
+
+
 def _line(series: Series, axes: Axes, colour: str) -> Iterator[str]:
     points = thin(series.points)
     noisy = len(points) >= 40
+    if series.band:
+        edge = [(x, high) for x, _, high in series.band] + [(x, low) for x, low, _ in reversed(series.band)]
+        yield _path(edge, axes, f"band {colour}")
     yield _path(points, axes, f"line {colour}{' raw' if noisy else ''}")
     if noisy:
         yield _path(smooth(points), axes, f"line {colour}")
@@ -187,6 +218,6 @@ def _path(points: list[tuple[float, float]], axes: Axes, css: str) -> str:
 
 def legend(chart: Chart) -> list[tuple[str, str]]:
     """(CSS class, name) of each line and mark; empty when one line stands alone."""
-    shown = [(f"s{i % COLOURS}", s.name) for i, s in enumerate(s for s in chart.series if s.points)]
+    shown = [(s.css or look(i), s.name) for i, s in enumerate(s for s in chart.series if s.points)]
     shown += [(DASH, f"{name} {short(value)}") for name, value in chart.marks.items()]
     return shown if len(shown) > 1 else []

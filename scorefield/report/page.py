@@ -13,6 +13,7 @@ from scorefield.errors import UserError
 from scorefield.files import write_text
 from scorefield.report import tables
 from scorefield.report.charts import Chart, Series, legend, line_chart
+from scorefield.report.reference import curves_of
 from scorefield.report.source import RunData, image_uri, number, picture_uri
 
 PAIRS, WORST, FRAMES, STRIPS = 48, 20, 8, 6  # how many are shown; a page stays at a few megabytes
@@ -70,6 +71,7 @@ def render(data: RunData) -> str:
         done=done,
         total=total,
         facts=tables.facts(data),
+        warnings=[str(record.get("text", "")) for record in data.warnings],
         pairs=pair_cards(data, data.pairs[:PAIRS]),
         pairs_total=len(data.pairs),
         teacher_steps=number(data.part("teacher").get("steps")),
@@ -185,12 +187,21 @@ def charts(data: RunData) -> list[Chart]:
                 lines.setdefault(key, []).append((x, y))
     if not any(y for _, y in lines.get("nan_samples", [])):
         lines.pop("nan_samples", None)
+    reference = curves_of(data.environment) if by_images else {}
+    last = max((x for points in lines.values() for x, _ in points), default=0.0)
     groups: dict[str, list[Series]] = {}
+    usuals: dict[str, list[Series]] = {}
     for key, points in lines.items():
         prefix, _, rest = key.partition("/")
         # Losses and running figures have scales of their own; the rest of a group shares one chart.
-        title = key if prefix in ("loss", "eval") else prefix
-        groups.setdefault(title, []).append(Series((rest or prefix).replace("_", " "), points))
+        title = key if prefix in ("loss", "eval", "monitor") else prefix
+        name = (rest or prefix).replace("_", " ")
+        groups.setdefault(title, []).append(Series(name, points))
+        # as far as a little beyond the run, so that an early look is not squeezed against the axis
+        if usual := [point for point in reference.get(key, []) if point[0] <= 1.3 * last]:
+            usuals.setdefault(title, []).append(Series(f"{name}, the preset's own run", usual, css="reference"))
+    for title, series in usuals.items():  # last, so that they shift no colour
+        groups[title] += series
     label = "images generated" if by_images else "iteration"
     found = [
         Chart(_title(key), series, label, _ceilings(data, key)) for key, series in sorted(groups.items(), key=_place)
@@ -212,7 +223,26 @@ def _title(key: str) -> str:
     return TITLES.get(key, key.replace("_", " ").replace("/", ": "))
 
 
+def _lines(data: RunData) -> dict[str, float]:
+    """Where each monitor of the run warns: configured, else the monitor's own line."""
+    import yaml
+
+    from scorefield.monitors import MONITORS
+    from scorefield.training.settings import MonitorsConfig
+
+    try:
+        section = (yaml.safe_load(data.config) or {}).get("monitors") or {}
+        configured, enabled = section.get("lines"), section.get("enabled", MonitorsConfig().enabled)
+    except (yaml.YAMLError, AttributeError):
+        configured, enabled = {}, MonitorsConfig().enabled
+    # only those that the run asked for: another one, of an installed package, is not imported for it
+    return {name: MONITORS.get(name).line for name in enabled if name in MONITORS} | dict(configured or {})
+
+
 def _ceilings(data: RunData, key: str) -> dict[str, float]:
+    if key.startswith("monitor/"):
+        value = _lines(data).get(key.removeprefix("monitor/"))
+        return {} if value is None else {"line": value}
     # A Fréchet distance depends on the number of samples, so that only the accuracy can be compared.
     if key != "eval/prompt_accuracy":
         return {}

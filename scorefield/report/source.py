@@ -60,6 +60,7 @@ class RunData:
     Attributes:
         folder: the run.
         config, environment, metrics, summary, layout, pairs, worst, attributes: as in the files.
+        warnings: what the monitors said, in order (warnings.json).
         fragments: HTML of report/*.html in name order, written by the task and inserted as it is.
     """
 
@@ -73,6 +74,7 @@ class RunData:
     worst: list[dict[str, Any]] = field(default_factory=list)
     attributes: dict[str, Any] = field(default_factory=dict)
     fragments: list[str] = field(default_factory=list)
+    warnings: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "RunData":
@@ -90,6 +92,7 @@ class RunData:
             summary=load_json(folder / "summary.json", {}),
             layout=load_json(folder / "samples" / "layout.json", {}),
             attributes=load_json(folder / "evaluation" / "attributes.json", {}),
+            warnings=[r for r in load_json(folder / "warnings.json", []) if isinstance(r, dict)],
             fragments=[load_text(path) for path in sorted((folder / "report").glob("*.html"))],
             **records,
         )

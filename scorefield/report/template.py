@@ -27,6 +27,8 @@ h1, h2 { font-family: "Iowan Old Style", "Palatino Linotype", Charter, Georgia, 
 .kicker b { color: var(--ink); font-weight: 600; }
 h1 { font-size: clamp(22px, 2.7vw, 32px); margin: 0 0 22px; max-width: 38em; text-wrap: balance; }
 h2 { font-size: 20px; margin: 0 0 8px; }
+.warnings { background: var(--warn); color: var(--warn-ink); padding: 12px 18px; border-radius: 6px; margin: 0 0 28px; }
+.warnings ul { margin: 6px 0 0; padding-left: 20px; }
 .banner { background: var(--warn); color: var(--warn-ink); padding: 10px 16px; border-radius: 6px;
   margin: 0 0 22px; font-weight: 600; }
 .facts { display: flex; flex-wrap: wrap; gap: 10px 34px; margin: 0; padding: 14px 0;
@@ -61,6 +63,7 @@ figcaption { font-size: 14px; line-height: 1.4; margin-top: 3px; overflow-wrap: 
 .film { border-collapse: separate; border-spacing: 3px; width: 100%; min-width: 640px;
   table-layout: fixed; }
 .film th { font-weight: 400; font-size: 13px; color: var(--soft); text-align: left; padding: 0 0 2px; }
+.film img { max-width: 180px; }
 .film .gap { width: 8px; }
 .film .words td { font-size: 14px; padding: 0 0 12px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr));
@@ -71,10 +74,14 @@ svg { display: block; width: 100%; height: auto; }
 .grid { stroke: var(--faint); } .axis { stroke: var(--soft); stroke-width: .8; }
 .tick { fill: var(--soft); font-size: 11px; font-variant-numeric: tabular-nums; }
 .line { fill: none; stroke-width: 1.8; stroke-linejoin: round; } .raw { stroke-width: 1; opacity: .28; }
+.line.d1 { stroke-dasharray: 7 3; } .line.d2 { stroke-dasharray: 2 3; } .line.d3 { stroke-dasharray: 9 3 2 3; }
+.band { stroke: none; opacity: .14; }
 .mark { stroke: var(--soft); stroke-dasharray: 4 3; }
 .hit { opacity: 0; } .hit.dot, .hit:hover { opacity: 1; }
 .line.s0 { stroke: var(--c0); } .line.s1 { stroke: var(--c1); } .line.s2 { stroke: var(--c2); }
 .line.s3 { stroke: var(--c3); } .line.s4 { stroke: var(--c4); } .line.s5 { stroke: var(--c5); }
+.band.s0 { fill: var(--c0); } .band.s1 { fill: var(--c1); } .band.s2 { fill: var(--c2); }
+.band.s3 { fill: var(--c3); } .band.s4 { fill: var(--c4); } .band.s5 { fill: var(--c5); }
 .hit.s0, i.s0 { fill: var(--c0); background: var(--c0); }
 .hit.s1, i.s1 { fill: var(--c1); background: var(--c1); }
 .hit.s2, i.s2 { fill: var(--c2); background: var(--c2); }
@@ -85,6 +92,9 @@ svg { display: block; width: 100%; height: auto; }
   padding-left: 11%; }
 .legend i { display: inline-block; width: 14px; height: 3px; border-radius: 2px; margin-right: 6px;
   vertical-align: 4px; }
+.line.reference { stroke: var(--soft); stroke-width: 1.4; stroke-dasharray: 1 2.5; }
+.hit.reference { fill: var(--soft); }
+.legend i.reference { height: 0; border-top: 2px dotted var(--soft); border-radius: 0; background: none; }
 .legend i.s9 { height: 0; border-top: 2px dashed var(--soft); border-radius: 0; }
 .final { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; white-space: nowrap;
   }
@@ -179,6 +189,11 @@ PAGE = """{% macro picture(uri, what) %}
 {% if facts %}
 <dl class="facts">{% for name, value in facts %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
+{% endif %}
+
+{% if warnings %}
+<div class="warnings"><b>What the monitors saw</b>
+<ul>{% for text in warnings %}<li>{{ text }}</li>{% endfor %}</ul></div>
 {% endif %}
 
 {% if pairs %}

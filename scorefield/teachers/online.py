@@ -50,8 +50,9 @@ def switch_adapters(denoiser: Denoiser, enabled: bool) -> None:
 def with_lora(teacher: Denoiser, rank: int, targets: tuple[str, ...]) -> tuple[Denoiser, Denoiser]:
     """(online, teacher) on one set of base weights: LoRA of ``rank`` on the linear layers named ``targets``.
 
-    Only the adapters of the online view are trainable; the teacher view runs with them off, which is exactly
-    the network before the call. Raises UserError if no layer is called like a target.
+    Only the adapters of the online view are trainable, float32 whatever the base weights are kept in; the teacher
+    view runs with them off, which is exactly the network before the call. Raises UserError if no layer is called
+    like a target.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -63,4 +64,6 @@ def with_lora(teacher: Denoiser, rank: int, targets: tuple[str, ...]) -> tuple[D
         raise UserError(f"no layer of the teacher is called {', '.join(targets)}: {error}") from error
     for name, parameter in teacher.named_parameters():
         parameter.requires_grad_("lora_" in name)
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
     return AdapterSwitch(teacher, True), AdapterSwitch(teacher, False)

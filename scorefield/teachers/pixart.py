@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield import resources
 from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
 from scorefield.noise import DiscreteVP, convert
+from scorefield.teachers.base import TEACHERS, Teacher
 
 
 class PixArtDenoiser(Denoiser):
@@ -96,12 +98,13 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
+@TEACHERS.register("pixart")
 @dataclass
-class TextToImagePipeline:
+class TextToImagePipeline(Teacher):
     """The parts of a pipeline folder, each loaded when it is first needed.
 
     Attributes:
-        path: local folder or hub id.
+        path: an asset's name, a local folder or a hub id.
         device: where the networks go. dtype: of transformer weights.
         max_tokens: prompts are cut there (with a warning that says what is cut).
     """
@@ -112,11 +115,14 @@ class TextToImagePipeline:
     max_tokens: int = 120
 
     def __post_init__(self) -> None:
+        if "/" not in self.path and not Path(self.path).is_dir():
+            self.path = str(resources.asset(self.path) / "pipeline")
         self._text_encoder: Any = None
         self._tokenizer: Any = None
         self._vae: Any = None
         self.scheduler_settings = self._settings("scheduler", "scheduler_config.json")
         self.process, self.prediction = process_of(self.scheduler_settings)
+        self.sigma_min, self.sigma_max = self.process.sigma_min, self.process.sigma_max
 
     def _settings(self, part: str, name: str) -> dict:
         local = Path(self.path) / part / name
@@ -204,6 +210,27 @@ class TextToImagePipeline:
         scale = self.vae.config.scaling_factor
         parts = [self.vae.decode(part / scale, return_dict=False)[0] for part in latents.float().split(batch)]
         return torch.cat(parts).clamp(-1, 1)
+
+    def sample(
+        self,
+        denoiser: Denoiser,
+        condition: Condition,
+        z: Tensor,
+        *,
+        steps: int,
+        guidance_scale: float,
+        batch: int = 128,
+    ) -> Tensor:
+        """As the base says, with the multistep solver on the teacher's own schedule."""
+        from scorefield.teachers.sampling import make_scheduler, sample
+
+        if not isinstance(denoiser, PixArtDenoiser):
+            raise UserError(f"a PixArt pipeline samples a PixArtDenoiser, not a {type(denoiser).__name__}")
+        scheduler = make_scheduler(self.scheduler_settings)
+        return sample(denoiser, scheduler, condition, z, steps=steps, guidance_scale=guidance_scale, batch=batch)
+
+    def nearest_sigma(self, sigma: float) -> float:
+        return self.process.ve_sigma(self.process.nearest(torch.tensor([sigma]))).item()
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

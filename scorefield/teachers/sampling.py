@@ -1,4 +1,4 @@
-"""Many-step sampling of a teacher, batched: diffusers schedulers for PixArt, EDM's Heun method for any denoiser."""
+"""Many-step sampling of a teacher, batched: diffusers schedulers for PixArt, Euler or Heun for any denoiser."""
 
 from itertools import pairwise
 
@@ -7,8 +7,15 @@ from torch import Tensor
 
 from scorefield.denoiser import Condition, Denoiser, Guided, pick
 from scorefield.errors import UserError
-from scorefield.noise import convert
+from scorefield.noise import convert, karras_sigmas
 from scorefield.teachers.pixart import PixArtDenoiser
+
+
+def make_scheduler(settings: dict):
+    """The multistep solver with the teacher's own schedule."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    return DPMSolverMultistepScheduler.from_config(settings)
 
 
 @torch.no_grad()
@@ -53,10 +60,34 @@ def _sample(guided: Guided, process, scheduler, condition: Condition, z: Tensor,
     return x
 
 
+@torch.no_grad()
+def sample_in_sigma(
+    denoiser: Denoiser, condition: Condition, z: Tensor, *, steps: int, guidance_scale: float, batch: int = 256
+) -> Tensor:
+    """x0 [N, …] from start noise ``z`` ~ N(0, I) by Euler steps of the probability-flow ODE on a Karras grid.
+
+    dx / dsigma = (x - D) / sigma (Karras et al. 2022, arXiv:2206.00364, eq 1 with s = 1), from the denoiser's sigma_max
+    (at most 80) to its sigma_min (at least 0.002) and then to 0. For any denoiser; ``steps`` passes, doubled by
+    guidance.
+    """
+    guided = Guided(denoiser, guidance_scale).eval()
+    low, high = max(denoiser.sigma_min, 0.002), min(denoiser.sigma_max, 80.0)
+    grid = karras_sigmas(torch.linspace(1, 0, steps, device=z.device), low, high)
+    sigmas = torch.cat([grid, torch.zeros_like(grid[:1])])
+    parts = []
+    for start in range(0, len(z), batch):
+        rows = slice(start, start + batch)
+        told, x = pick(condition, rows), z[rows] * sigmas[0]
+        for sigma, after in pairwise(sigmas):
+            x0 = guided(x, sigma.expand(len(x)), told)
+            x = x0 + after / sigma * (x - x0)
+        parts.append(x)
+    return torch.cat(parts)
+
+
 def heun_levels(sigma_min: float, sigma_max: float, steps: int, rho: float = 7.0) -> Tensor:
     """Noise levels [steps + 1], float64, falling from sigma_max to sigma_min and then 0 (arXiv:2206.00364, eq. 5)."""
-    place = torch.linspace(0, 1, steps, dtype=torch.float64)
-    levels = (sigma_max ** (1 / rho) + place * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
+    levels = karras_sigmas(torch.linspace(1, 0, steps, dtype=torch.float64), sigma_min, sigma_max, rho)
     return torch.cat([levels, levels.new_zeros(1)])
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.errors import UserError
-from scorefield.files import read_json, write_json
+from scorefield.files import read_json, reason, write_json
 
 PATTERN = re.compile(r"iteration-(\d{6,})$")
 
@@ -61,7 +61,7 @@ def save(root: Path, iteration: int, weights: dict[str, dict[str, Tensor]], stat
     except Exception as error:  # a full disk reaches us as OSError, RuntimeError or SafetensorError
         shutil.rmtree(part, ignore_errors=True)
         raise UserError(
-            f"cannot write checkpoint {folder}: {error} (earlier checkpoints are untouched; free space, then --resume)"
+            f"cannot write checkpoint {folder}: {reason(error)} (earlier ones are untouched; free space, then --resume)"
         ) from error
     return folder
 
@@ -90,8 +90,8 @@ def damage(folder: Path) -> str:
 
 def load(folder: Path, parts: list[str] | None = None) -> Checkpoint:
     """Read a whole checkpoint; raises UserError that says what is wrong with a damaged one."""
-    if reason := damage(folder):
-        raise UserError(f"checkpoint {folder} cannot be used: {reason}")
+    if why := damage(folder):
+        raise UserError(f"checkpoint {folder} cannot be used: {why}")
     names = [path.stem for path in folder.glob("*.safetensors")]
     weights = {name: load_file(folder / f"{name}.safetensors") for name in names if parts is None or name in parts}
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
@@ -101,10 +101,10 @@ def load(folder: Path, parts: list[str] | None = None) -> Checkpoint:
 def newest_whole(root: Path, say=lambda text: None) -> Path | None:
     """The newest checkpoint that passes its checks; says which damaged ones were passed over."""
     for folder in listed(root):
-        reason = damage(folder)
-        if not reason:
+        why = damage(folder)
+        if not why:
             return folder
-        say(f"checkpoint {folder.name} cannot be used ({reason}); falling back to an older one")
+        say(f"checkpoint {folder.name} cannot be used ({why}); falling back to an older one")
     return None
 
 

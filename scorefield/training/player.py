@@ -15,10 +15,11 @@ class Player:
 
     Attributes:
         norm: gradient norm of the last step, a device scalar. skipped: steps not taken, a device scalar.
+        rate_scale: factor on the configured learning rate, 1 until a roll-back lowers it.
     """
 
     def __init__(self, groups: list[dict], config: PlayerConfig, iterations: int):
-        self.config, self.iterations = config, iterations
+        self.config, self.iterations, self.rate_scale = config, iterations, 1.0
         groups = [{"lr_scale": 1.0, **group} for group in groups]
         self.optimizer = torch.optim.AdamW(
             groups,
@@ -37,7 +38,7 @@ class Player:
 
     def rate(self, iteration: int) -> float:
         """Learning rate of an iteration (from 0) before group scales."""
-        rate = self.config.learning_rate
+        rate = self.config.learning_rate * self.rate_scale
         if self.config.warmup_iterations:
             rate *= min(1.0, (iteration + 1) / self.config.warmup_iterations)
         if self.config.decay == "cosine":

@@ -3,12 +3,15 @@
 import signal
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from scorefield.errors import UserError
+from scorefield.files import write_json, write_text
 from scorefield.generators.base import Generator
+from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint
@@ -24,6 +27,12 @@ class Interrupted(Exception):
         self.status = 128 + number
 
 
+class Stopped(Exception):
+    """A monitor's line was crossed and ``monitors.action`` says to stop; the run was saved."""
+
+    status = 3
+
+
 class Session:
     """Drives a ``Trainer`` for a task within a run folder."""
 
@@ -35,7 +44,10 @@ class Session:
         self.trainer = Trainer(training, players.teacher, players.online, players.generator, self.config.build_loss())
         self.iteration, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
+        self.watch = Watch(self.config.monitors, training.iterations)
+        self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
+        self._nan_before = self._skipped_before = 0.0
         self._main = self.trainer.accelerator.is_main_process
 
     # ------------------------------------------------------------------ state
@@ -54,18 +66,32 @@ class Session:
         """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
         if not self._main:
             return
+        if self.watch.good:
+            self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
+        state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
         folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
         write_pointer(self.folder, "latest", folder.name)
         if self.best["name"]:
             write_pointer(self.folder, "best", self.best["name"])
-        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"]})
+        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"], self.good})
 
     def resume(self) -> bool:
-        """Go on from the newest whole checkpoint; False when there is none."""
+        """Go on from the newest whole checkpoint; False when there is none.
+
+        What the stopped run wrote about later iterations is dropped: they will be done again.
+        """
         folder = checkpoint.newest_whole(self.folder.checkpoints, self.say)
         if folder is None:
+            if self._main:
+                self.folder.forget_after(-1)
             return False
+        self.load(folder)
+        self.say(f"resuming from {folder.name}")
+        return True
+
+    def load(self, folder: Path) -> None:
+        """Take the whole state of a checkpoint and forget what was written about later iterations."""
         saved = checkpoint.load(folder)
         self.generator.load_state_dict(saved.weights["generator"])
         self.trainer.average.load_state_dict(saved.weights["ema"])
@@ -74,9 +100,12 @@ class Session:
             own[name].data.copy_(value)
         self.trainer.load_state(saved.state)
         self.iteration, self.seconds, self.best = saved.iteration, saved.state["seconds"], saved.state["best"]
-        self.folder.forget_metrics_after(self.iteration)
-        self.say(f"resuming from {folder.name}")
-        return True
+        # stray samples of the past must not count as those of the first iterations from here
+        self._nan_before, self._skipped_before = saved.state["nan_samples"], sum(saved.state["skipped"])
+        self.watch.load_state(saved.state["monitors"])
+        self.good, self.rollbacks = saved.state["good"], saved.state["rollbacks"]
+        if self._main:
+            self.folder.forget_after(self.iteration)
 
     # ------------------------------------------------------------------ the run
 
@@ -97,32 +126,39 @@ class Session:
                 self.iteration += 1
                 last = self.iteration == training.iterations
                 self.seconds = before + time.monotonic() - start
-                if self.iteration % training.log_every == 0 or last or self._signal:
+                due = self.iteration % training.log_every == 0 or last
+                stop = self._asked_to_stop(due)
+                if due or stop:
                     figures = self.log(self.iteration - since, time.monotonic() - tick)
                     progress.show(self.iteration, figures)
                     since, tick = self.iteration, time.monotonic()
-                if self._signal:
+                if stop:
                     self.save()
-                    raise Interrupted(self._signal)
+                    raise Interrupted(stop)
                 if self.iteration % checkpoints.every == 0 or last:
-                    self.look()
-                    self.save()
-                    tick = time.monotonic()
+                    paused = time.monotonic()
+                    if self._back(self.look()):
+                        since = self.iteration
+                        tick = paused
+                    else:
+                        self.save()
+                    tick += time.monotonic() - paused  # looking and saving are no part of the rate
 
     def log(self, iterations: int, seconds: float) -> dict[str, float]:
         """Read the device's figures, check them, write one line of metrics.jsonl."""
         trainer, training = self.trainer, self.config.training
         figures = trainer.figures(iterations)
-        bad = figures["nan_samples"] - getattr(self, "_nan_before", 0)
-        skipped = figures["skipped_steps"] - getattr(self, "_skipped_before", 0)
+        bad = int(figures["nan_samples"] - self._nan_before)
+        skipped = int(figures["skipped_steps"] - self._skipped_before)
         self._nan_before, self._skipped_before = figures["nan_samples"], figures["skipped_steps"]
-        local = training.batch * iterations // trainer.accelerator.num_processes
-        if bad > local / 2 or skipped > iterations:
+        samples = training.batch * iterations
+        if bad > samples / 2 or skipped > iterations:
             low, high = trainer.generator_noise(torch.tensor([1e-6, 1 - 1e-6], device=trainer.device)).tolist()
+            player = "generator" if bad else "online score or generator gradient"
             raise UserError(
-                f"iteration {self.iteration}: {bad} of {local} samples and {skipped} steps were not finite, so training"
-                f" stopped (player: {'generator' if bad else 'online score or generator gradient'}, sigma {low:.3g} to"
-                f" {high:.3g}); lower the learning rates or use training.precision=fp32, then --resume"
+                f"iteration {self.iteration}: {bad} of {samples} samples and {skipped} steps were not finite, so"
+                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g});"
+                " lower the learning rates or use training.precision=fp32, then --resume"
             )
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
@@ -143,12 +179,21 @@ class Session:
                 self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
         return record
 
-    def look(self) -> None:
-        """Let the task draw and measure the averaged generator."""
+    def look(self) -> list[dict[str, Any]]:
+        """Let the task draw and measure the averaged generator and the monitors see it; returns new warnings."""
         if not self._main:
-            return
+            return []
+        fresh: list[dict[str, Any]] = []
         with self.averaged():
             figures = self.task.preview(self.generator, self.iteration)
+            probe = self.task.probe(self.generator) if self.watch.monitors else None
+        if probe is not None:
+            probe.online = self.online if self.trainer.loss.needs_online else None
+            seen, fresh = self.watch.look(probe, self.iteration)
+            figures = figures | seen
+            write_json(self.folder.path / "warnings.json", self.watch.warnings)
+        for warning in fresh:
+            self.say(f"warning: {warning['text']}")
         if figures:
             record = {
                 "iteration": self.iteration,
@@ -156,6 +201,32 @@ class Session:
                 "seconds": round(self.seconds, 3),
             }
             self.folder.append_metrics(record | figures)
+        return fresh
+
+    def _back(self, fresh: list[dict[str, Any]]) -> bool:
+        """Do what ``monitors.action`` says about new warnings; True when the run went back to an earlier checkpoint.
+
+        Raises Stopped, the run saved, when it says to stop or there is nothing (more) to go back to.
+        """
+        settings, target = self.config.monitors, -1
+        if fresh and settings.action != "warn":
+            target = 0  # stop
+            if settings.action == "rollback" and self.good and self.rollbacks < settings.rollbacks:
+                target = int(self.good.removeprefix("iteration-"))
+        target = self._agreed(target)
+        if target < 0:
+            return False
+        if target == 0:
+            self.save()
+            names = ", ".join(warning["monitor"] for warning in fresh) or "a monitor"
+            raise Stopped(f"stopped at iteration {self.iteration} by monitors.action={settings.action}: {names}")
+        warnings, rollbacks = self.watch.warnings, self.rollbacks + 1
+        self.load(self.folder.checkpoints / f"iteration-{target:06d}")
+        self.watch.warnings, self.rollbacks = warnings, rollbacks
+        for player in (self.trainer.generator_player, self.trainer.online_player):
+            player.rate_scale = 0.5**rollbacks
+        self.say(f"went back to iteration {target}; both learning rates are now {0.5**rollbacks:g} of the configured")
+        return True
 
     @contextmanager
     def averaged(self):
@@ -182,6 +253,19 @@ class Session:
             for number, handler in old.items():
                 signal.signal(number, handler)
 
+    def _asked_to_stop(self, due: bool) -> int:
+        """The signal that arrived, or 0; several processes agree on it where figures are due, all at one iteration."""
+        if self.trainer.accelerator.num_processes == 1:
+            return self._signal
+        return self._agreed(self._signal) if due else 0
+
+    def _agreed(self, number: int) -> int:
+        """The largest of what the processes say."""
+        accelerator = self.trainer.accelerator
+        if accelerator.num_processes == 1:
+            return number
+        return int(accelerator.gather(torch.tensor([number], device=self.trainer.device)).max())
+
     def totals(self) -> dict[str, Any]:
         """The part of summary.json that the trainer knows."""
         return {
@@ -195,12 +279,12 @@ class Session:
             "iterations_total": self.config.training.iterations,
             "images_generated": self.trainer.images,
             "nan_samples": int(self.trainer.nan_samples),
+            "warnings": self.watch.warnings,
+            "rollbacks": self.rollbacks,
             "trained_parameters": sum(p.numel() for p in trainable(self.generator)),
         }
 
 
 def write_pointer(folder: RunFolder, name: str, target: str) -> None:
     """checkpoints/NAME.txt says which checkpoint folder is the latest or the best."""
-    from scorefield.files import write_text
-
     write_text(folder.checkpoints / f"{name}.txt", target + "\n")

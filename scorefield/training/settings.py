@@ -81,6 +81,29 @@ class CheckpointConfig:
             raise UserError("checkpoints.every and checkpoints.keep must be at least 1")
 
 
+ACTIONS = ("warn", "stop", "rollback")
+
+
+@dataclass
+class MonitorsConfig:
+    """Failure monitors (``scorefield.monitors``); they look whenever a checkpoint is due."""
+
+    enabled: list[str] = field(
+        default_factory=lambda: ["noise", "saturation", "brightness", "texture", "diversity", "lag"]
+    )
+    lines: dict[str, float] = field(default_factory=dict, metadata=FREE)  # a monitor's name: its line
+    grace: float = 0.05  # share of the iterations before which nothing is said
+    patience: int = 1  # looks in a row beyond the line before it counts
+    action: str = "warn"  # or "stop", or "rollback" to the last checkpoint that every monitor found good
+    rollbacks: int = 2  # at most, then stop; each halves both learning rates
+
+    def __post_init__(self) -> None:
+        if self.action not in ACTIONS:
+            raise UserError(f'monitors.action "{self.action}" is unknown: {suggest(self.action, ACTIONS)}')
+        if self.patience < 1 or not 0 <= self.grace <= 1:
+            raise UserError("monitors.patience must be at least 1 and monitors.grace between 0 and 1")
+
+
 @dataclass
 class RunConfig:
     """What every task's configuration holds."""
@@ -89,6 +112,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "sim"}, metadata=FREE)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
 
     def build_loss(self):
         """The loss object; raises UserError for an unknown name or option."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 
 from scorefield import noise_laws
@@ -95,6 +94,15 @@ class Trainer:
         """The module under DDP where there are several processes, else itself."""
         return self.accelerator.prepare_model(module) if self.accelerator.num_processes > 1 else module
 
+    def _autocast(self) -> torch.autocast:
+        """bf16 matrix products where they were asked for.
+
+        The cache is off: a weight first cast without a graph would be reused, graphless, by a later pass that needs
+        its gradient (networks here are run in both ways within one iteration).
+        """
+        wanted = self.config.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False)
+
     # ------------------------------------------------------------------ one iteration, top to bottom
 
     def iteration(self, k: int) -> None:
@@ -117,8 +125,8 @@ class Trainer:
                 self.online_player.step(k)
 
         for place, draws in enumerate(parts):
-            sample = shared[0] if shared else self._render(draws)
             with self._synced(self.generator_call, place == len(parts) - 1):
+                sample = shared[0] if shared else self._render(draws)
                 loss = self._generator_loss(sample, k)
                 with self.clock("backward"):
                     self.accelerator.backward(loss)
@@ -131,7 +139,7 @@ class Trainer:
             self.average.reset(self.generator.averaged())
 
     def _render(self, draws: Draws) -> Sample:
-        with self.clock("generator"), self.accelerator.autocast():
+        with self.clock("generator"), self._autocast():
             batch = self.generator.draw(draws)
             return Sample(draws, batch, self.generator_call(batch).float())
 
@@ -142,7 +150,7 @@ class Trainer:
         x0 = clean_rows(x0, whole)
         sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
-        with self.accelerator.autocast():
+        with self._autocast():
             online_x0 = self.online_call(x_t, sigma, sample.batch.online_condition).float()
         good = finite_rows(online_x0) & whole
         error = (clean_rows(online_x0, good) - x0).square().flatten(1).mean(1) * good
@@ -161,7 +169,7 @@ class Trainer:
         eps = draws.normal("eps", *x0.shape[1:])
         x_t = x0 + spread(sigma, x0) * eps
         jacobian = self.loss.needs_jacobian
-        with frozen(self.online), torch.set_grad_enabled(jacobian), self.accelerator.autocast():
+        with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
                 teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
@@ -174,7 +182,7 @@ class Trainer:
                 null = self.plain_teacher.null_condition(batch.teacher_condition)
                 extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
-        self.nan_samples += (~good).sum()
+        self.nan_samples += self.accelerator.reduce((~good).sum().float(), "sum")  # the same count in every process
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
         extra = {key: clean_rows(value, good) for key, value in extra.items()}
         losses = self.loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=online_x0, **extra)
@@ -182,7 +190,7 @@ class Trainer:
         self._note("loss/generator", loss)
         with torch.no_grad():
             gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
-            self._note("x0_gap/rms", self._mean(gap).sqrt())
+            self._note("x0_gap/rms", self._mean(gap))  # the root is taken of its average
             self._note("sigma/mean", self._mean(sigma))
             self._note("x0/std", x0.std())
             self._note("x0/mean", x0.mean())
@@ -218,19 +226,19 @@ class Trainer:
                 yield
 
     def figures(self, iterations: int) -> dict[str, float]:
-        """Averages since the last call over ``iterations``; the one place where the host waits.
-
-        Raises UserError when most samples were masked or steps skipped: masking is for stray samples.
-        """
+        """Averages since the last call over ``iterations`` and all processes; the one place where the host waits."""
         scale = {"loss/online": iterations * self.config.online_updates}
         shares = self.config.accumulation
-        averaged = {"loss/online", "loss/generator", "sigma/mean"}
+        averaged = {"loss/online", "loss/generator", "sigma/mean", "x0_gap/rms"}
+        seen = torch.stack([*self.seen.values(), self.generator_player.norm, self.online_player.norm])
+        means = self.accelerator.reduce(seen, "mean").tolist()
         values = {
-            name: float(value) / scale.get(name, iterations) / (1 if name in averaged else shares)
-            for name, value in self.seen.items()
+            name: value / scale.get(name, iterations) / (1 if name in averaged else shares)
+            for name, value in zip(self.seen, means, strict=False)
         }
-        values["grad_norm/generator"] = float(self.generator_player.norm)
-        values["grad_norm/online"] = float(self.online_player.norm)
+        if "x0_gap/rms" in values:
+            values["x0_gap/rms"] **= 0.5
+        values["grad_norm/generator"], values["grad_norm/online"] = means[-2:]
         values["nan_samples"] = int(self.nan_samples)
         values["skipped_steps"] = int(self.generator_player.skipped + self.online_player.skipped)
         self.seen = {}
@@ -244,6 +252,7 @@ class Trainer:
             "images": self.images,
             "nan_samples": int(self.nan_samples),
             "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
+            "rate_scale": self.generator_player.rate_scale,
         }
 
     def load_state(self, state: dict) -> None:
@@ -254,6 +263,7 @@ class Trainer:
         self.nan_samples.fill_(state["nan_samples"])
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
             player.skipped.fill_(count)
+            player.rate_scale = state["rate_scale"]
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -277,10 +287,9 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """accelerate's object for the asked device and precision.
+    """accelerate's object for the asked device.
 
-    The autocast cache is off: a weight first cast without a graph would be reused, graphless, by a later
-    pass that needs its gradient (networks here are run in both ways within one iteration).
+    It keeps one precision for the life of a process, so precision is none of its business: see ``Trainer._autocast``.
     """
     device = config.device
     if device == "auto":
@@ -291,8 +300,4 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         raise UserError("training.device is mps, but this machine offers no Metal device: use training.device=cpu")
     if device not in ("cpu", "cuda", "mps"):
         raise UserError(f'training.device "{device}" is unknown: use auto, cpu, cuda or mps')
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        kwargs_handlers=[AutocastKwargs(cache_enabled=False)],
-    )
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")

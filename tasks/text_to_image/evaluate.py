@@ -10,14 +10,15 @@ from torch import Tensor
 
 from scorefield import resources
 from scorefield.data import toybox as world
+from scorefield.denoiser import Condition
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
+from scorefield.evaluation.metrics import diversity as feature_diversity
 from scorefield.files import read_json, write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
-from scorefield.teachers.sampling import sample as sample_teacher
+from scorefield.teachers.base import Teacher
 
 from .settings import TextToImageConfig
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from .task import TextToImage
 
 EVALUATION_SEED = 10  # start noise of everything that is measured
-REFERENCE_START, CEILING_START, DIVERSITY_START = 20_000_000, 30_000_000, 40_000_000
+RUNNING_SEED = 21  # and of the figures on the way
+REFERENCE_START, CEILING_START, DIVERSITY_START, RUNNING_START = 20_000_000, 30_000_000, 40_000_000, 50_000_000
 DIVERSITY_PROMPTS, DIVERSITY_SAMPLES = 10, 8
 SHOWN, WORST = 24, 20
 
@@ -35,13 +37,13 @@ def repeated(prompts: list[str], count: int) -> list[str]:
     return [prompts[k % len(prompts)] for k in range(count)]
 
 
-def start_noise(pipeline: TextToImagePipeline, count: int, seed: int, device: str) -> Tensor:
+def start_noise(pipeline: Teacher, count: int, seed: int, device: str) -> Tensor:
     """N(0, I) [count, C, h, w]; row n depends on (seed, n) only."""
     return Draws(seed, -1, torch.arange(count, device=device)).normal("z", *pipeline.latent_shape)
 
 
 @torch.no_grad()
-def one_step(generator: Generator, z: Tensor, text: dict[str, Tensor], batch: int = 128) -> Tensor:
+def one_step(generator: Generator, z: Tensor, text: Condition, batch: int = 128) -> Tensor:
     """Latents of the generator, in pieces."""
     pieces = []
     for start in range(0, len(z), batch):
@@ -56,20 +58,60 @@ def load_judge(config: TextToImageConfig, device: str) -> Judge:
     return Judge.load(resources.asset(config.evaluation.judge) / "judge", device)
 
 
-def running_figures(config: TextToImageConfig, images: Tensor, prompts: list[str]) -> dict[str, float]:
-    """Prompt accuracy of a preview; shown as it runs, never used to choose anything."""
+class Running:
+    """Figures on the way, on two pictures each of some held-out prompts; shown, never used to choose anything.
+
+    They are biased by the small number of pictures (a Fréchet distance upwards, recall downwards): compare them with
+    ``ceilings``, which are measured alike, and not with the final figures.
+    """
+
+    def __init__(self, task: "TextToImage"):
+        settings = task.config.evaluation
+        pairs = min(settings.running, settings.samples) // 2
+        self.prompts = [p for p in repeated(task.prompts.held_out, pairs) for _ in range(2)]
+        self.judge = load_judge(task.config, task.device)
+        self.text = task.pipeline.encode(self.prompts)
+        self.z = start_noise(task.pipeline, len(self.prompts), RUNNING_SEED, task.device)
+        self.device = task.device
+        self.reference: Tensor | None = None  # features of real pictures, made when the resolution is seen
+
+    @staticmethod
+    def wanted(config: TextToImageConfig) -> bool:
+        """Whether there is a judge, and enough pictures for recall's third neighbour."""
+        settings = config.evaluation
+        return settings.judge != "none" and min(settings.running, settings.samples) >= 8
+
+    def real(self, start: int, resolution: int) -> Tensor:
+        return toybox.real_pictures(self.prompts, world.TEST_SEED, start, self.device, resolution)
+
+    def figures(self, images: Tensor) -> dict[str, float]:
+        """Prompt accuracy, Fréchet distance, precision, recall and diversity of pictures [N, 3, H, W]."""
+        if self.reference is None:
+            self.reference = self.judge.read(self.real(RUNNING_START, images.shape[-1])).features
+        verdict = toybox.judge_pictures(self.judge, images, self.prompts)
+        return toybox.figures(verdict, self.reference) | {
+            "diversity": feature_diversity(verdict.reading.features, self.prompts)
+        }
+
+    def of_generator(self, task: "TextToImage", generator: Generator) -> dict[str, float]:
+        """Figures of a generator as metrics.jsonl names them."""
+        images = task.pipeline.decode(one_step(generator, self.z, self.text))
+        return {f"eval/{key}": value for key, value in self.figures(images).items()}
+
+    def ceilings(self, pictures: "Pictures") -> dict[str, Any]:
+        """What real pictures and the teacher reach on the same prompts, for the summary."""
+        teacher = pictures.teacher(self.prompts, self.z)
+        real = self.real(RUNNING_START + len(self.prompts), teacher.shape[-1])
+        return {"pictures": len(teacher), "real": self.figures(real), "teacher": self.figures(teacher)}
+
+
+def grid_accuracy(config: TextToImageConfig, images: Tensor, prompts: list[str]) -> dict[str, float]:
+    """Prompt accuracy of the pictures of a grid, where nothing more is wanted."""
     verdict = toybox.judge_pictures(load_judge(config, str(images.device)), images, prompts)
     return {"eval/prompt_accuracy": verdict.all_right.float().mean().item()}
 
 
-def make_scheduler(settings: dict):
-    """The multistep solver with the teacher's own schedule."""
-    from diffusers import DPMSolverMultistepScheduler
-
-    return DPMSolverMultistepScheduler.from_config(settings)
-
-
-def best_teacher(config: TextToImageConfig, pipeline: TextToImagePipeline) -> tuple[int, float]:
+def best_teacher(config: TextToImageConfig, pipeline: Teacher) -> tuple[int, float]:
     """Steps and guidance scale that the teacher is measured at: configured, else the best that its sweep found.
 
     ``sweep.json`` (scripts/sweep_teacher.py) lies in the pipeline's folder or beside it and counts only for the very
@@ -99,9 +141,8 @@ class Pictures:
         self.steps, self.guidance = best_teacher(self.config, self.pipeline)
 
     def teacher(self, prompts: list[str], z: Tensor) -> Tensor:
-        latents = sample_teacher(
+        latents = self.pipeline.sample(
             self.denoiser,
-            make_scheduler(self.pipeline.scheduler_settings),
             self.pipeline.encode(prompts),
             z,
             steps=self.steps,
@@ -144,7 +185,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     )
     result: dict[str, Any] = {
         "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
-        "student": {"steps": 1},
+        "student": {"steps": generator.steps},
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
@@ -167,6 +208,8 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     for who, verdict in verdicts.items():
         result[who] |= toybox.figures(verdict, features)
         result[who]["diversity"] = diversity(pictures, judge, who, resolution)
+    if task.running is not None:
+        result["running"] = task.running.ceilings(pictures)
     result["feature_network"] = f"scorefield judge ({settings.judge}), {features.shape[1]} features"
     write_json(folder.evaluation / "attributes.json", toybox.attribute_shares(verdicts))
     save_pairs(folder, prompts, made, verdicts)

@@ -1,13 +1,11 @@
 """Export the generator as a diffusers folder that stock PixArtAlphaPipeline runs in one step."""
 
-import json
-import shutil
 from pathlib import Path
 
 import torch
 
 from scorefield.errors import UserError
-from scorefield.files import write_text
+from scorefield.files import write_folder, write_text
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.teachers.pixart import TextToImagePipeline
 
@@ -60,16 +58,10 @@ def write_pipeline(pipeline: TextToImagePipeline, generator: OneStepGenerator, o
         transformer=generator.denoiser.network,
         scheduler=scheduler,
     )
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
+
+    def write(part: Path) -> None:
         stock.save_pretrained(part)
         write_text(part / "README.md", USAGE.format(name=out.name, prompt="a blue robot, front view"))
-        json.loads((part / "model_index.json").read_text())
-        shutil.rmtree(out, ignore_errors=True)
-        part.rename(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+    write_folder(out, write)
     return out

@@ -14,7 +14,7 @@ from scorefield.data import toybox
 from scorefield.errors import UserError
 from scorefield.files import write_atomically
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.base import Teacher
 
 from .settings import TextToImageConfig
 
@@ -120,7 +120,7 @@ def _read_parquet(path: Path, field: str) -> list[str]:
     return [str(value) for value in table.column(field).to_pylist() if value is not None]
 
 
-def warn_of_cuts(pipeline: TextToImagePipeline, prompts: list[str], say=print) -> int:
+def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
     """Say which prompts are longer than the token limit and what is cut of the first; returns how many."""
     cuts = [
         (prompt, cut) for prompt in prompts if len(prompt) >= pipeline.max_tokens / 8 and (cut := pipeline.cut(prompt))
@@ -161,7 +161,7 @@ class TextCache:
         return condition, condition
 
 
-def make_cache(pipeline: TextToImagePipeline, prompts: list[str], file: Path | None, device: str) -> TextCache:
+def make_cache(pipeline: Teacher, prompts: list[str], file: Path | None, device: str) -> TextCache:
     """Encode ``prompts``, or read them from ``file`` if it was made of the same prompts and text encoder."""
     from safetensors import safe_open
     from safetensors.torch import save_file

@@ -1,18 +1,21 @@
 """Configuration of the task; the core's sections come from ``RunConfig``."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scorefield.errors import UserError, suggest
-from scorefield.training.settings import RunConfig
+from scorefield.training.settings import FREE, RunConfig
 
 
 @dataclass
 class TeacherConfig:
     """The diffusion pipeline that is distilled."""
 
-    path: str = "toybox"  # an asset's name, a local diffusers folder, or a hub id
+    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
+    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named teacher
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
@@ -21,10 +24,12 @@ class TeacherConfig:
 
 @dataclass
 class GeneratorConfig:
-    """The one-step student."""
+    """The student."""
 
+    name: str = "one_step"  # in scorefield.generators, or of an installed plugin
     init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
+    options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named generator
 
 
 @dataclass
@@ -60,6 +65,7 @@ class EvaluationConfig:
     teacher_guidance: float | None = None  # null: the same sweep's, else training.guidance_scale
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
     preview: int = 24  # pictures in the grids over time
+    running: int = 128  # pictures (at most `samples`) that the figures over time rest on; 0: those of the grids alone
 
 
 @dataclass
@@ -80,3 +86,5 @@ class TextToImageConfig(RunConfig):
             raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
         if self.evaluation.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")
+        if self.evaluation.running < 0:
+            raise UserError(f"evaluation.running must be at least 0, not {self.evaluation.running}")

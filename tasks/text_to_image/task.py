@@ -2,7 +2,6 @@
 
 import copy
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,11 +10,15 @@ from torch import Tensor
 from scorefield import noise_laws, resources
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
-from scorefield.generators.base import Generator
-from scorefield.generators.one_step import OneStepGenerator
+from scorefield.generators.base import GENERATORS, Generator
+from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.images import save_grid, save_image
+from scorefield.monitors import Probe
+from scorefield.processes import is_main
+from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
+from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.pixart import TextToImagePipeline
 from scorefield.training import checkpoint
 
@@ -24,6 +27,7 @@ from .prompts import make_cache, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
 PREVIEW_SEED = 20  # start noise of the grids over time
+WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
 
 
 class TextToImage(Task):
@@ -33,14 +37,16 @@ class TextToImage(Task):
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
     config: TextToImageConfig
+    watched: tuple[Tensor, dict[str, Tensor]] | None = None
+    running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
-        process = self.pipeline.process
-        range_of = SimpleNamespace(process=process, sigma_min=process.sigma_min, sigma_max=process.sigma_max)
+        named = self.config.generator
+        check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
-            noise_laws.build(law, range_of)
+            noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
@@ -50,33 +56,35 @@ class TextToImage(Task):
                 f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
             )
 
-    def open_pipeline(self) -> TextToImagePipeline:
-        """The teacher's pipeline: an asset by name, a folder, or a hub id."""
+    def open_pipeline(self) -> Teacher:
+        """The named teacher."""
         settings = self.config.teacher
-        path = settings.path
-        if "/" not in path and not Path(path).is_dir():
-            path = str(resources.asset(path) / "pipeline")
-        return TextToImagePipeline(path, self.device, getattr(torch, settings.dtype), settings.max_tokens)
+        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
+        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+
+    def make_generator(self, denoiser, conditions=no_condition) -> Generator:
+        """The named generator around a trainable copy of the teacher's denoiser."""
+        settings = self.config.generator
+        given = denoiser, self.pipeline.latent_shape, self.init_sigma(), conditions
+        return construct("generator", settings.name, GENERATORS.get(settings.name), settings.options, *given)
 
     def init_sigma(self) -> float:
         """The configured input noise level, moved to the nearest timestep of the teacher's own schedule.
 
         There the exported folder, which can only name timesteps, computes exactly what the generator computes.
         """
-        process = self.pipeline.process
-        return process.ve_sigma(process.nearest(torch.tensor([self.config.generator.init_sigma]))).item()
+        return self.pipeline.nearest_sigma(self.config.generator.init_sigma)
 
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        cache = make_cache(
-            self.pipeline, self.prompts.train, self.folder.path / "cache" / "text.safetensors", self.device
-        )
+        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
+        cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         student = copy.deepcopy(teacher).float().requires_grad_(True)
-        generator = OneStepGenerator(student, self.pipeline.latent_shape, self.init_sigma(), cache)
+        generator = self.make_generator(student, cache)
         if self.config.generator.init != "teacher":
             load_generator(generator, Path(self.config.generator.init))
         settings = self.config.online
@@ -102,6 +110,7 @@ class TextToImage(Task):
         self.preview_prompts = prompts
         self.preview_text = self.pipeline.encode(prompts)
         self.preview_z = evaluate.start_noise(self.pipeline, len(prompts), PREVIEW_SEED, self.device)
+        self.running = evaluate.Running(self) if evaluate.Running.wanted(self.config) else None
 
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         latents = evaluate.one_step(generator, self.preview_z, self.preview_text)
@@ -114,19 +123,32 @@ class TextToImage(Task):
 
             layout = {"prompts": self.preview_prompts, "columns": columns, "tile": images.shape[-1]}
             write_json(self.folder.samples / "layout.json", layout)
+        if self.running is not None:
+            return self.running.of_generator(self, generator)
         if self.config.evaluation.judge == "none":
             return {}
-        return evaluate.running_figures(self.config, images, self.preview_prompts)
+        return evaluate.grid_accuracy(self.config, images, self.preview_prompts)
+
+    def probe(self, generator: Generator) -> Probe:
+        count = WATCHED_PROMPTS * WATCHED_SAMPLES
+        if self.watched is None:
+            rows = torch.arange(count, device=self.device) // WATCHED_SAMPLES % len(self.preview_prompts)
+            text = {key: value[rows] for key, value in self.preview_text.items()}
+            self.watched = evaluate.start_noise(self.pipeline, count, WATCH_SEED, self.device), text
+        z, text = self.watched
+        x0 = evaluate.one_step(generator, z, text)
+        shape = (WATCHED_PROMPTS, WATCHED_SAMPLES)
+        return Probe(x0.unflatten(0, shape), self.pipeline.decode(x0).unflatten(0, shape), text)
 
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
         return evaluate.full(self, generator, self.config.evaluation.samples)
 
-    def restore(self, weights: dict[str, Tensor]) -> OneStepGenerator:
+    def restore(self, weights: dict[str, Tensor]) -> Generator:
         """The averaged generator of a checkpoint, without its prompt cache."""
         self.pipeline = self.open_pipeline()
-        generator = OneStepGenerator(self.pipeline.denoiser().float(), self.pipeline.latent_shape, self.init_sigma())
+        generator = self.make_generator(self.pipeline.denoiser().float())
         apply_weights(generator, weights)
         return generator.eval().requires_grad_(False)
 
@@ -149,6 +171,9 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, TextToImagePipeline):
+            named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
+            raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
         return export.write_pipeline(self.pipeline, generator, out)
 
 

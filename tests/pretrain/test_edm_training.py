@@ -114,13 +114,14 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_keeps_the_state(tmp_pa
         keep = {"gather": dict, "restore": lambda state: None}
         return Session("x", config, seed=0, out=tmp_path, device="cpu", say=lambda text: None, **keep)
 
-    good = session(2)
-    for _ in good.steps():
-        good.note({"loss": torch.tensor(1.0)})
-    bad = session(4)
+    def run_on(steps, value):
+        training = session(steps)
+        for _ in training.steps():
+            training.note({"loss": torch.tensor(value)})
+
+    run_on(2, 1.0)
     with pytest.raises(UserError, match="not finite at step 3"):
-        for _ in bad.steps():
-            bad.note({"loss": torch.tensor(math.nan)})
+        run_on(4, math.nan)
     assert session(4).step == 2
 
 

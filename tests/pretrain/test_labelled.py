@@ -90,7 +90,7 @@ def test_folder_of_classes(tmp_path):
 
 def test_folder_without_classes(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
-    with pytest.raises(UserError, match="CLASS/name.png"):
+    with pytest.raises(UserError, match=r"CLASS/name\.png"):
         labelled.read(str(tmp_path), resolution=8, count=1)
 
 

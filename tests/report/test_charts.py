@@ -48,3 +48,37 @@ def test_frames_are_distinct_with_first_and_last(count):
     assert chosen == sorted(chosen)
     if count:
         assert (chosen[0], chosen[-1]) == (0, count - 1)
+
+
+def test_looks_repeat_colours_with_other_dashes():
+    from scorefield.report.charts import look
+
+    assert [look(i) for i in (0, 5, 6, 13)] == ["s0", "s5", "s0 d1", "s1 d2"]
+    assert len({look(i) for i in range(24)}) == 24
+    many = Chart("c", [Series(str(i), [(0, i), (1, i)]) for i in range(8)])
+    assert 'class="line s1 d1"' in line_chart(many)
+    assert legend(many)[7] == ("s1 d1", "7")
+    assert 'class="line mine"' in line_chart(Chart("c", [Series("a", [(0, 1), (1, 2)], css="mine")]))
+
+
+def test_a_band_widens_the_axis_and_is_drawn_around_its_line():
+    plain = Series("a", [(0, 1.0), (1, 1.1)])
+    wide = Series("a", [(0, 1.0), (1, 1.1)], band=[(0, 0.5, 3.0), (1, 0.9, 1.3)])
+    svg = line_chart(Chart("c", [wide]))
+    band = re.search(r'class="band s0" d="M([^"]*)"', svg)
+    points = [tuple(map(float, pair.split())) for pair in band[1].split("L")]
+    assert len(points) == 4
+    assert points[0][1] < points[3][1]  # higher values lie higher
+    assert points[0][0] == points[3][0]
+    assert all(12 <= y <= 216 for _, y in points)  # within the plot
+    assert 'class="band' not in line_chart(Chart("c", [plain]))
+
+
+def test_names_of_marks_are_joined_where_they_would_overlap():
+    series = [Series("a", [(0, 0.1), (1, 0.9)])]
+    near = line_chart(Chart("c", series, marks={"real": 0.99, "<t>": 0.98}, named=True))
+    assert ">real, &lt;t&gt;</text>" in near
+    far = line_chart(Chart("c", series, marks={"real": 0.99, "<t>": 0.5}, named=True))
+    assert ">real</text>" in far
+    assert ">&lt;t&gt;</text>" in far
+    assert ">real</text>" not in line_chart(Chart("c", series, marks={"real": 0.99}))

@@ -83,6 +83,40 @@ def test_the_run_folder_holds_what_its_contract_says(run):
     assert [line["iteration"] for line in logged] == [2, 4, 6]
     assert {"x0_gap/rms", "grad_norm/generator", "images_per_sec", "memory_bytes", "nan_samples"} <= set(logged[0])
     assert (run / "checkpoints" / "latest.txt").read_text().strip() == "iteration-000006"
+    looks = [line for line in lines if "eval/prompt_accuracy" in line]
+    assert [line["iteration"] for line in looks] == [0, 3, 6]
+    figures = {"eval/frechet", "eval/precision", "eval/recall", "eval/diversity"}
+    assert figures <= set(looks[0])
+    assert summary["running"]["pictures"] == 8
+    for who in ("real", "teacher"):
+        assert {f"eval/{key}" for key in summary["running"][who]} == figures | {"eval/prompt_accuracy"}
+
+
+def test_running_figures_rest_on_pairs_and_need_a_judge(tmp_path):
+    from scorefield.commands.common import build_config
+    from scorefield.runfolder import RunFolder
+    from tasks.text_to_image import TextToImage
+    from tasks.text_to_image.evaluate import Running
+
+    def task_of(*words):
+        task = TextToImage(build_config(TextToImage, None, [*SHORT, *words]), RunFolder(tmp_path), "cpu")
+        task.check()
+        return task
+
+    assert not Running.wanted(task_of("evaluation.judge=none").config)
+    assert not Running.wanted(task_of("evaluation.running=0").config)
+    task = task_of("evaluation.samples=30", "evaluation.running=13")
+    assert Running.wanted(task.config)
+    running = Running(task)
+    assert len(running.prompts) == 12
+    assert running.prompts[::2] == running.prompts[1::2]
+    assert len(set(running.prompts)) == 6
+    real = running.figures(running.real(0, 64))
+    assert real["prompt_accuracy"] > 0.9
+    same = running.real(0, 64)
+    same[1::2] = same[::2]  # two equal pictures of every prompt
+    assert running.figures(same)["diversity"] == 0 < real["diversity"]
+    assert running.figures(-same)["frechet"] > 10 * real["frechet"]
 
 
 def test_sample_export_and_report(run, tmp_path):
@@ -116,8 +150,7 @@ def test_our_sampler_equals_the_stock_pipeline():
 
     from scorefield.resources import asset
     from scorefield.teachers.pixart import TextToImagePipeline
-    from scorefield.teachers.sampling import sample
-    from tasks.text_to_image.evaluate import make_scheduler
+    from scorefield.teachers.sampling import make_scheduler, sample
 
     folder = asset("toybox") / "pipeline"
     ours = TextToImagePipeline(str(folder), max_tokens=64)

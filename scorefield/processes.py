@@ -1,0 +1,8 @@
+"""Which of several processes this is, before accelerate has been asked: read from what the launcher set."""
+
+import os
+
+
+def is_main() -> bool:
+    """Whether this process writes the run's files: the only one, or rank 0 of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) == 0
