@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,8 @@ def train(
     Raises:
         UserError: the loss is not finite.
     """
-    network = network.to(device, memory_format=torch.channels_last).train()
+    sigma_data = float(network.sigma_data)  # type: ignore[arg-type]  # a plain number
+    network = network.to(device=torch.device(device), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False)
     ema = HalfLifeAverage(network, average, config.ema_half_life_images, config.ema_rampup)
     parameters = list(network.parameters())
@@ -144,7 +146,7 @@ def train(
         x_t = x0 + sigma.view(-1, 1, 1, 1) * eps
         with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=config.precision == "bf16"):
             denoised = forward(x_t, sigma, table[data.labels[rows]], **extra)
-        loss = edm_loss(denoised.float(), x0, sigma, network.sigma_data).mean()
+        loss = edm_loss(denoised.float(), x0, sigma, sigma_data).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -158,11 +160,11 @@ def train(
 
 def sampler(network: nn.Module, device: str, steps: int, batch: int = 1024) -> Callable[[Tensor, int], Tensor]:
     """From labels int64 [B] and a seed to pictures [B, 3, R, R], by the deterministic Heun sampler."""
-    denoiser = EDMDenoiser(network.to(device)).eval()
+    denoiser: Any = EDMDenoiser(network.to(device)).eval()
 
     def sample(labels: Tensor, seed: int) -> Tensor:
         generator = torch.Generator(device).manual_seed(seed)
-        z = torch.randn(len(labels), *denoiser.shape, generator=generator, device=device)
+        z = torch.randn((len(labels), *denoiser.shape), generator=generator, device=device)
         return heun(denoiser, {"label": labels}, z, steps=steps, batch=batch)
 
     return sample
@@ -192,7 +194,7 @@ def train_edm(config: EDMTrainConfig, out: Path, say: Callable[[str], None] = pr
         pictures = sample(labelled_run.grid_labels(classes, ready.device), config.seed)
         labelled_run.write_grid(pictures, classes, out / "samples" / f"edm-{images // 1000:06d}k.png")
 
-    settings = {"seed": config.seed, "out": out, "device": ready.device, "say": say}
+    settings: dict[str, Any] = {"seed": config.seed, "out": out, "device": ready.device, "say": say}
     average, session = train(ready.train, network, stage, look=look, look_minutes=config.sample_minutes, **settings)
     saved = labelled_run.store(average, out / "teacher", config.storage)
     look(saved.to(ready.device), session.images)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class GANTrainConfig(LabelledConfig):
     init: str = ""  # folder with G_ema, G and D of an earlier training to go on from, with fresh optimizers
 
 
-def make_networks(settings: StyleGAN2Config, resolution: int, classes: int) -> tuple[nn.Module, nn.Module]:
+def make_networks(settings: StyleGAN2Config, resolution: int, classes: int) -> tuple[Any, Any]:
     """A fresh generator and discriminator for colour pictures."""
     half = {"num_fp16_res": settings.num_fp16_res, "conv_clamp": 256 if settings.num_fp16_res else None}
     generator = networks.build(
@@ -316,7 +317,7 @@ def train(
     return session
 
 
-def sampler(network: nn.Module, device: str, batch: int = 1024) -> Callable[[Tensor, int], Tensor]:
+def sampler(network: Any, device: str, batch: int = 1024) -> Callable[[Tensor, int], Tensor]:
     """From labels int64 [B] and a seed to pictures [B, 3, R, R]; noise is random, as in training."""
     network = network.to(device).eval()
     table = torch.eye(network.c_dim, device=device)
@@ -373,7 +374,7 @@ def train_gan(config: GANTrainConfig, out: Path, say: Callable[[str], None] = pr
         pictures = sampler(average, ready.device)(labelled_run.grid_labels(classes, ready.device), config.seed)
         labelled_run.write_grid(pictures, classes, out / "samples" / f"gan-{images // 1000:06d}k.png")
 
-    settings = {"seed": config.seed, "out": out, "say": say}
+    settings: dict[str, Any] = {"seed": config.seed, "out": out, "say": say}
     session = train(ready.train, players, look=look, look_minutes=config.sample_minutes, **settings)
     saved = labelled_run.store(players.average, out / "gan" / "G_ema", config.storage)
     for name, network in (("G", players.G), ("D", players.D)):

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def prepare(config: LabelledConfig, out: Path, say: Callable[[str], None]) -> Pr
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     out.mkdir(parents=True, exist_ok=True)
     say(f"reading {config.data} at {config.resolution} px on {device}")
-    options = {"resolution": config.resolution, "label": config.label, "device": device}
+    options: dict[str, Any] = {"resolution": config.resolution, "label": config.label, "device": device}
     data = labelled.read(config.data, count=config.images, seed=config.seed, **options)
     if config.held_out_data:
         held_out = labelled.read(config.held_out_data, count=config.held_out, seed=config.seed, **options)
@@ -91,7 +92,7 @@ def obtain_judge(config: LabelledConfig, data, held_out, out: Path, device: str,
         return None
     folder = out / "judge" if config.judge == "train" else Path(config.judge)
     if config.judge == "train" and not (folder / "judge.json").exists():
-        settings = {"seed": config.seed, "out": out, "device": device, "say": say}
+        settings: dict[str, Any] = {"seed": config.seed, "out": out, "device": device, "say": say}
         judge_stage.train(data.images, data.attributes, data.heads, config.judge_stage, **settings).save(folder)
     judge = Judge.load(folder, device)
     if missing := [head for head in data.truth if judge.names.get(head) != data.heads[head]]:

@@ -125,7 +125,8 @@ class HalfLifeAverage:
 
     def __init__(self, source: torch.nn.Module, average: torch.nn.Module, half_life: float, rampup: float):
         self.half_life, self.rampup = half_life, rampup
-        self.source, self.target = list(source.parameters()), list(average.parameters())
+        self.source: list[Tensor] = list(source.parameters())
+        self.target: list[Tensor] = list(average.parameters())
         floats = [(a, b) for a, b in zip(source.buffers(), average.buffers(), strict=True) if a.is_floating_point()]
         self.buffers = [a for a, _ in floats], [b for _, b in floats]
 
