@@ -7,6 +7,8 @@ import pytest
 from scorefield import config as configuration
 from scorefield.errors import UserError
 from scorefield.pretrain.build import PretrainConfig
+from scorefield.pretrain.edm import EDMTrainConfig
+from scorefield.pretrain.gan import GANTrainConfig
 from scorefield.training.settings import RunConfig
 from tasks.text_to_image import TextToImage
 
@@ -25,6 +27,14 @@ def test_presets_load_and_read_back(path, tmp_path):
 @pytest.mark.parametrize("path", sorted((CONFIGS / "teachers").glob("*.yaml")), ids=lambda p: p.stem)
 def test_teacher_presets_load(path):
     configuration.load(PretrainConfig, path)
+
+
+@pytest.mark.parametrize(("folder", "schema"), [("edm", EDMTrainConfig), ("gan", GANTrainConfig)])
+def test_labelled_presets_load(folder, schema):
+    presets = sorted((CONFIGS / folder).glob("*.yaml"))
+    assert presets
+    for path in presets:
+        configuration.load(schema, path)
 
 
 def test_another_name_drops_the_options_of_the_old_part():

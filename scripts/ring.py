@@ -1,0 +1,220 @@
+"""Eight Gaussians on a ring: which losses keep all modes, what a disjoint start does, and SIM against DMD step by step.
+
+    python scripts/ring.py --out docs/results/ring
+
+The teacher is exact (``scorefield.teachers.analytic.eight_modes``), so nothing but the loss, its optimisation and the
+online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core.
+"""
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import scorefield
+from scorefield import losses
+from scorefield.teachers.analytic import eight_modes
+
+STD, RADIUS = 0.15, 2.0
+METHODS = {
+    "SIM, Pseudo-Huber": ("sim", {"distance": "pseudo_huber"}),
+    "SIM, squared L2": ("sim", {"distance": "squared_l2"}),
+    "SiD, alpha 1.2": ("sid", {"alpha": 1.2}),
+    "SiD, alpha 1": ("sid", {"alpha": 1.0}),
+    "Diff-Instruct": ("diff_instruct", {}),
+    "DMD": ("dmd", {}),
+    "VSD": ("vsd", {}),
+}
+
+
+def mlp(inputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2))
+
+
+class Shifted(nn.Module):
+    """A generator whose first pictures lie about ``place``, with ``spread`` times the network's own spread."""
+
+    def __init__(self, place: tuple[float, float], spread: float):
+        super().__init__()
+        self.network, self.spread = mlp(2), spread
+        self.place = nn.Parameter(torch.tensor(place))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.place + self.spread * self.network(z)
+
+
+STARTS = {  # name: (centre, spread): the network's first outputs have a deviation of about 0.1
+    "at the centre": ((0.0, 0.0), 5.0),
+    "disjoint": ((12.0, 0.0), 0.5),
+}
+
+
+def start(name: str, seed: int) -> tuple[Shifted, nn.Module]:
+    """Generator and online score as they are before training."""
+    torch.manual_seed(seed)
+    return Shifted(*STARTS[name]), scorefield.Preconditioned(mlp(3), sigma_data=RADIUS / 2**0.5)
+
+
+def train(name: str, seed: int, loss: losses.Loss, iterations: int, run: int | None = None):
+    """``run`` of ``iterations`` steps (all if None); returns generator, online score and seconds."""
+    generator, online = start(name, seed)
+    begun = time.monotonic()
+    scorefield.distill(
+        generator,
+        eight_modes(RADIUS, STD),
+        online=online,
+        latents=(2,),
+        loss=loss,
+        seed=seed,
+        device="cpu",
+        iterations=iterations if run is None else run,
+        learning_rate=2e-3,
+        sigma_data=RADIUS / 2**0.5,
+        online_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
+        generator_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
+    )
+    return generator, online, time.monotonic() - begun
+
+
+def sliced_distance(made: Tensor, true: Tensor) -> float:
+    """Sliced Wasserstein-2 distance over 64 directions, in units of the plane."""
+    angles = torch.arange(64) * (torch.pi / 64)
+    directions = torch.stack([angles.cos(), angles.sin()])
+    return ((made @ directions).sort(0).values - (true @ directions).sort(0).values).square().mean().sqrt().item()
+
+
+def figures(made: Tensor, true: Tensor) -> dict[str, float]:
+    """Share of samples within three deviations of a mode, modes that hold at least a quarter of their due, distance."""
+    distance, mode = torch.cdist(made, eight_modes(RADIUS, STD).means).min(1)
+    near = distance < 3 * STD
+    shares = torch.bincount(mode[near], minlength=8) / len(made)
+    return {
+        "near": near.float().mean().item(),
+        "modes": float((shares > 1 / 32).sum()),
+        "least": shares.min().item() * 8,
+        "distance": sliced_distance(made, true),
+    }
+
+
+@torch.no_grad()
+def samples(generator: nn.Module, count: int = 8000) -> Tensor:
+    return generator(torch.randn(count, 2, generator=torch.Generator().manual_seed(5)))
+
+
+def gradients(generator: nn.Module, online: nn.Module, loss: losses.Loss) -> Tensor:
+    """d loss / d x0 [4096, 2] of one fixed batch of latents and noise."""
+    rng = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        x0 = generator(torch.randn(4096, 2, generator=rng))
+    x0.requires_grad_(True)
+    sigma = (1.6 * torch.randn(4096, generator=rng)).exp()
+    x_t = x0 + sigma[:, None] * torch.randn(4096, 2, generator=rng)
+    inside = x_t if loss.needs_jacobian else x_t.detach()  # frozen: the networks' answers are constants
+    told = {"teacher_x0": eight_modes(RADIUS, STD)(inside, sigma), "online_x0": online(inside, sigma)}
+    (found,) = torch.autograd.grad(loss(x0=x0, x_t=x_t, sigma=sigma, **told).sum(), x0)
+    return found
+
+
+def step_by_step(iterations: int) -> list[dict]:
+    """How alike the steps of SIM and DMD are along one run of SIM, seed 0."""
+    options = {"sigma_data": RADIUS / 2**0.5}
+    exact = losses.build("sim", distance="pseudo_huber", **options)
+    frozen = losses.build("sim", distance="pseudo_huber", jacobian="none", **options)
+    dmd = losses.build("dmd", **options)
+    rows = []
+    for share in (0.02, 0.1, 0.3, 1.0):
+        generator, online, _ = train("at the centre", 0, exact, iterations, max(1, round(share * iterations)))
+        a, b, c = (gradients(generator, online, loss) for loss in (exact, frozen, dmd))
+        moved = c.norm(dim=1) > 1e-6 * c.norm(dim=1).max()
+        alike = [torch.cosine_similarity(x[moved], c[moved]).mean().item() for x in (a, b)]
+        rows.append({"iteration": round(share * iterations), "exact": alike[0], "frozen": alike[1]})
+    return rows
+
+
+def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
+    """One panel a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 4
+    rows = -(-(len(pictures) + 1) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.2 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (name, made) in zip(axes.flat, {"truth": true, **pictures}.items(), strict=False):
+        axis.scatter(true[:2000, 0], true[:2000, 1], s=1, color="0.85")
+        if name != "truth":
+            axis.scatter(made[:2000, 0], made[:2000, 1], s=1, color="tab:blue")
+        axis.set(title=name, xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--iterations", type=int, default=1500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    true = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(3))
+    table: list[dict] = []
+    for name in STARTS:
+        pictures = {}
+        for title, (kind, options) in METHODS.items():
+            loss = losses.build(kind, sigma_data=RADIUS / 2**0.5, **options)
+            for seed in arguments.seeds:
+                generator, _, seconds = train(name, seed, loss, arguments.iterations)
+                made = samples(generator)
+                if seed == arguments.seeds[0]:
+                    pictures[title] = made
+                table.append({"start": name, "loss": title, "seed": seed, **figures(made, true), "seconds": seconds})
+                print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in table[-1].items()))
+        draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
+    write(arguments, table, step_by_step(arguments.iterations), figures(eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4)), true))
+
+
+def write(arguments: argparse.Namespace, table: list[dict], steps: list[dict], truth: dict[str, float]) -> None:
+    """ring.csv with a row a run, ring.md with means and ranges over seeds."""
+    with (arguments.out / "ring.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    lines = [
+        f"`python scripts/ring.py --iterations {arguments.iterations}`, seeds {arguments.seeds}, one CPU thread.",
+        "",
+    ]
+    lines += [
+        "| start | loss | samples near a mode | modes kept | rarest mode | sliced W2 | seconds |",
+        "|---" * 7 + "|",
+    ]
+    lines.append(f"| | *truth* | {truth['near']:.1%} | 8 | {truth['least']:.2f} | {truth['distance']:.3f} | |")
+    for name in STARTS:
+        for title in METHODS:
+            rows = [row for row in table if (row["start"], row["loss"]) == (name, title)]
+            cells = []
+            for key, form in (("near", ".1%"), ("modes", ".1f"), ("least", ".2f"), ("distance", ".3f")):
+                values = [row[key] for row in rows]
+                spread = f" ({min(values):{form}} to {max(values):{form}})"
+                cells.append(f"{statistics.mean(values):{form}}{spread}")
+            cells.append(f"{statistics.mean(row['seconds'] for row in rows):.0f}")
+            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| iteration of SIM | SIM's step and DMD's | SIM with x_t frozen in the networks, and DMD's |",
+        "|---" * 3 + "|",
+    ]
+    lines += [f"| {row['iteration']} | {row['exact']:.4f} | {row['frozen']:.4f} |" for row in steps]
+    (arguments.out / "ring.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
