@@ -106,7 +106,8 @@ class Trainer:
     # ------------------------------------------------------------------ one iteration, top to bottom
 
     def iteration(self, k: int) -> None:
-        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator."""
+        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
+        ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
@@ -123,6 +124,8 @@ class Trainer:
                     self.accelerator.backward(self._online_loss(sample, update))
             with self.clock("optimizer"):
                 self.online_player.step(k)
+        if k < config.online_warmup:  # the generator waits until its score is known
+            return
 
         for place, draws in enumerate(parts):
             with self._synced(self.generator_call, place == len(parts) - 1):
