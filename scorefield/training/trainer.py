@@ -89,6 +89,7 @@ class Trainer:
         self.images = 0
         self.nan_samples = torch.zeros((), device=device)
         self.seen: dict[str, Tensor] = {}
+        self.updates = 0  # of the generator, since the last figures
 
     def _wrap(self, module: nn.Module):
         """The module under DDP where there are several processes, else itself."""
@@ -127,6 +128,7 @@ class Trainer:
         if k < config.online_warmup:  # the generator waits until its score is known
             return
 
+        self.updates += 1
         for place, draws in enumerate(parts):
             with self._synced(self.generator_call, place == len(parts) - 1):
                 sample = shared[0] if shared else self._render(draws)
@@ -236,7 +238,7 @@ class Trainer:
         seen = torch.stack([*self.seen.values(), self.generator_player.norm, self.online_player.norm])
         means = self.accelerator.reduce(seen, "mean").tolist()
         values = {
-            name: value / scale.get(name, iterations) / (1 if name in averaged else shares)
+            name: value / scale.get(name, max(self.updates, 1)) / (1 if name in averaged else shares)
             for name, value in zip(self.seen, means, strict=False)
         }
         if "x0_gap/rms" in values:
@@ -244,7 +246,7 @@ class Trainer:
         values["grad_norm/generator"], values["grad_norm/online"] = means[-2:]
         values["nan_samples"] = int(self.nan_samples)
         values["skipped_steps"] = int(self.generator_player.skipped + self.online_player.skipped)
-        self.seen = {}
+        self.seen, self.updates = {}, 0
         return values
 
     def state(self) -> dict:
