@@ -144,7 +144,7 @@ def show(task: "GANRefine", old: Generator, new: Generator) -> None:
     for name, made in pictures.items():
         save_grid(made, task.folder.samples / f"{name}.png", 8)
     for row in range(SHOWN):
-        entry: dict[str, Any] = {"label": int(labels[row])}
+        entry: dict[str, Any] = {"prompt": f"class {int(labels[row])}"}
         for name, made in pictures.items():
             place = f"evaluation/pairs/{row:04d}-{name}.png"
             save_image(made[row], task.folder.path / place)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scorefield import noise_laws, resources
 from scorefield.errors import UserError
-from scorefield.files import write_text
+from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import LabelLaw
 from scorefield.generators.stylegan2 import StyleGAN2Generator
@@ -145,7 +145,11 @@ class GANRefine(Task):
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         count = self.config.evaluation.preview
         pictures = generator(self.batch(generator, count, PREVIEW_SEED, self.classes(count))).clamp(-1, 1)
-        save_grid(pictures, self.folder.samples / f"iteration-{iteration:06d}.png", min(8, count))
+        columns = min(8, count)
+        save_grid(pictures, self.folder.samples / f"iteration-{iteration:06d}.png", columns)
+        words = [f"latent {place}, class {number}" for place, number in enumerate(self.classes(count).tolist())]
+        layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
+        write_json(self.folder.samples / "layout.json", layout)
         return {}
 
     @torch.no_grad()
