@@ -124,3 +124,8 @@ def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, word
     assert run(place, *words, teacher=teacher, generator=generator) == 2
     assert message in capsys.readouterr().err
     assert not (place / "run" / "checkpoints").exists()
+
+
+def test_without_a_gan_it_asks_for_one(place, capsys):
+    assert main(["run", "gan_refine", "--out", str(place / "run")]) == 2
+    assert "generator=FILE" in capsys.readouterr().err
