@@ -42,6 +42,8 @@ def parse_override(text: str, known: Sequence[str], free: Sequence[str] = ()) ->
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UserError(f'"{text}" is not an override: write key=value, for example training.iterations=100')
+    if f"{key}.path" in known and not value.lstrip().startswith("{"):
+        key = f"{key}.path"  # generator=FILE: what a section is about is its path
     if key not in known and not key.startswith(tuple(f"{section}." for section in free)):
         raise UserError(f'unknown configuration key "{key}": {_nearest(key, known)}')
     return key, value

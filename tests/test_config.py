@@ -56,3 +56,10 @@ def test_broken_files_and_values_are_refused(tmp_path):
         configuration.load(RunConfig, None, ["training.seed"])
     with pytest.raises(UserError, match="accumulation"):
         configuration.load(RunConfig, None, ["training.batch=10", "training.accumulation=3"])
+
+
+def test_a_section_given_as_a_word_is_its_path():
+    config = configuration.load(TextToImage.Config, None, ["teacher=some/folder", "prompts=mine.txt"])
+    assert (config.teacher.path, config.prompts.path) == ("some/folder", "mine.txt")
+    with pytest.raises(UserError, match="unknown configuration key"):
+        configuration.load(TextToImage.Config, None, ["evaluatoin=some"])

@@ -72,6 +72,8 @@ def render(data: RunData) -> str:
         total=total,
         facts=tables.facts(data),
         warnings=[str(record.get("text", "")) for record in data.warnings],
+        left=tables.sides(data)[0],
+        right=tables.sides(data)[1],
         pairs=pair_cards(data, data.pairs[:PAIRS]),
         pairs_total=len(data.pairs),
         teacher_steps=number(data.part("teacher").get("steps")),
@@ -93,7 +95,7 @@ def pair_cards(data: RunData, records: list[dict[str, Any]]) -> list[dict[str, A
     cards = []
     for record in records:
         sides = []
-        for side in ("teacher", "student"):
+        for side in tables.sides(data):
             verdict = record.get(f"{side}_ok")
             sides.append(
                 {

@@ -5,7 +5,7 @@ from typing import Any
 
 from scorefield.report.source import RunData, number
 
-ROWS = ("real", "teacher", "student")
+ROWS = ("real", "teacher", "before", "after", "student")
 NAMES = {
     "steps": "steps",
     "guidance": "guidance",
@@ -67,9 +67,15 @@ def cell(key: str, value: object) -> str:
     return seconds(found) if key == "seconds_per_image" else figure(found)
 
 
+def sides(data: RunData) -> tuple[str, str]:
+    """The two that the page compares: what a refinement started from and ended with, or teacher and student."""
+    return ("before", "after") if data.part("after") else ("teacher", "student")
+
+
 def final_table(data: RunData) -> dict[str, list[Any]] | None:
-    """{"head": column names, "rows": [[name, cells ...]]} of the three; None without a student."""
-    if not data.part("student"):
+    """{"head": column names, "rows": [[name, cells ...]]} of all that were measured; None without a result."""
+    left, right = sides(data)
+    if not data.part(right):
         return None
     objects = {name: data.part(name) for name in ROWS}
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
@@ -78,15 +84,17 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     rows = [[name, *(cell(k, o.get(k)) for k in keys)] for name, o in objects.items() if o]
     last = []
     for key in keys:
-        value = ratio(objects["student"].get(key), objects["teacher"].get(key)) if key in RATIOS else None
+        value = ratio(objects[right].get(key), objects[left].get(key)) if key in RATIOS else None
         last.append("" if value is None else f"{value:.2f}{THIN}×" if value >= 0.1 else f"{value:.3f}{THIN}×")
     if any(last):
-        rows.append(["student / teacher", *last])
+        rows.append([f"{right} / {left}", *last])
     return {"head": [NAMES.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
 
 
 def headline(data: RunData) -> str:
     """One sentence with the result, made of the figures that are there."""
+    if data.part("after"):
+        return refinement(data)
     student, teacher = data.part("student"), data.part("teacher")
     if not student:
         return ""
@@ -111,6 +119,35 @@ def headline(data: RunData) -> str:
     against = f" (teacher: {count(many)})" if many is not None else ""
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
     return f"{who} {listed}{against}."
+
+
+def refinement(data: RunData) -> str:
+    """What a refinement did to the Fréchet distance and to recall; a gain within the spread is called none."""
+    before, after = data.part("before"), data.part("after")
+    start, end = number(before.get("frechet")), number(after.get("frechet"))
+    if start is None or end is None:
+        return "The generator was refined; nothing was measured."
+    moved = f"the Fréchet distance from {figure(start)} to {figure(end)}"
+    old, new = interval(before.get("frechet_interval")), interval(after.get("frechet_interval"))
+    apart = old is not None and new is not None and (new[1] < old[0] or old[1] < new[0])
+    if not apart:
+        text = f"Refinement moved {moved}: no gain beyond the spread of the draws"
+    else:
+        text = f"Refinement {'lowered' if end < start else 'raised'} {moved}"
+        if start > 0:
+            text += f" ({figure_of(end / start)}{THIN}×)"
+    recalls = number(before.get("recall")), number(after.get("recall"))
+    if recalls[0] is not None and recalls[1] is not None:
+        text += f"; recall went from {share(recalls[0])} to {share(recalls[1])}"
+    return text + "."
+
+
+def interval(value: Any) -> tuple[float, float] | None:
+    """(low, high) of a list of two numbers; None for anything else."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
 
 
 def figure_of(value: float) -> str:

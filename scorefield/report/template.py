@@ -185,7 +185,7 @@ PAGE = """{% macro picture(uri, what) %}
 {% if unfinished %}
 <p class="banner">unfinished: iteration {{ done }}{{ ' of ' ~ total if total }}</p>
 {% endif %}
-<h1>{{ headline or ('No result yet.' if unfinished else 'This run holds no figures of a student.') }}</h1>
+<h1>{{ headline or ('No result yet.' if unfinished else 'This run holds no figures of its result.') }}</h1>
 {% if facts %}
 <dl class="facts">{% for name, value in facts %}
 <div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>{% endfor %}</dl>
@@ -198,8 +198,12 @@ PAGE = """{% macro picture(uri, what) %}
 
 {% if pairs %}
 <section id="pairs"><header><h2>Side by side</h2>
+{% if right == 'after' %}
+<p>Left before the refinement, right after it, from the same latents.</p>
+{% else %}
 <p>Left the teacher{{ ' in ' ~ (teacher_steps | int) ~ ' steps' if teacher_steps }}, right the student,
 same prompt. A tick means that the judge read the picture as asked.</p>
+{% endif %}
 {% if pairs_total > pairs | length %}
 <p>The first {{ pairs | length }} of {{ pairs_total }} pairs.</p>{% endif %}
 </header><div>
@@ -210,8 +214,8 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 {% endif %}
 
 {% if film %}
-<section id="film"><header><h2>The student over training</h2>
-<p>The same prompts and seeds; the numbers are iterations.</p></header>
+<section id="film"><header><h2>The {{ 'student' if right == 'student' else 'generator' }} over training</h2>
+<p>The same {{ 'prompts and seeds' if right == 'student' else 'latents' }}; the numbers are iterations.</p></header>
 <div class="scroll"><table class="film">
 <tr>{% for name in film.head %}
 {% if name == 'teacher' %}<th class="gap"></th>{% endif %}
@@ -238,17 +242,22 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 
 {% if table %}
 <section id="final"><header><h2>Final figures</h2>
-<p>Every figure beside its ceiling: real held-out images, then the teacher.</p></header>
+{% if right == 'student' %}
+<p>Every figure beside its ceiling: real held-out images, then the teacher.</p>
+{% else %}
+<p>The same latents and labels before and after, against real pictures.</p>
+{% endif %}
+</header>
 <div class="scroll"><table class="final">
 <tr><th></th>{% for name in table.head %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for row in table.rows %}
-<tr class="{{ 'student' if row[0] == 'student' else 'last' if '/' in row[0] else '' }}">
+<tr class="{{ 'student' if row[0] == right else 'last' if '/' in row[0] else '' }}">
 {% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div></section>
 {% elif not unfinished %}
 <section id="final"><header><h2>Final figures</h2></header>
-<p class="note">summary.json holds no figures of a student.</p></section>
+<p class="note">summary.json holds no figures of a result.</p></section>
 {% endif %}
 
 {% if speed %}

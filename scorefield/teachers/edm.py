@@ -2,10 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield import networks
 from scorefield.denoiser import Condition, Denoiser
@@ -34,9 +35,12 @@ class EDMDenoiser(Denoiser):
         UserError: the network has no preconditioner, or no noise level is left.
     """
 
+    shape: tuple[int, int, int]
+    label_dim: int
+
     def __init__(
         self,
-        network: nn.Module,
+        network: Any,
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         force_fp32: bool = True,

@@ -38,10 +38,9 @@ class Progress:
         """Show where the run stands."""
         if not self.active:
             return
-        text = (
-            f"{figures['images_per_sec']:.0f} img/s  gap {figures['x0_gap/rms']:.4f}  "
-            f"online {figures['loss/online']:.4f}  generator {figures['loss/generator']:.4g}"
-        )
+        shown = {"gap": "x0_gap/rms", "online": "loss/online", "generator": "loss/generator"}
+        parts = [f"{name} {figures[key]:.4g}" for name, key in shown.items() if key in figures]  # none in a warm-up
+        text = "  ".join([f"{figures['images_per_sec']:.0f} img/s", *parts])
         if self.bar:
             self.bar.update(self.row, completed=iteration, figures=text)
             return

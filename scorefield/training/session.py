@@ -1,5 +1,6 @@
 """A run from first to last iteration: resume, log, look, save, and stop safely on a signal."""
 
+import math
 import signal
 import time
 from contextlib import contextmanager
@@ -174,7 +175,7 @@ class Session:
             self.folder.append_metrics(record)
         # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
         if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
-            gap = figures["x0_gap/rms"]
+            gap = figures.get("x0_gap/rms", math.inf)  # not there in a warm-up
             if gap < self.best["gap"]:
                 self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
         return record

@@ -38,6 +38,7 @@ class TrainingConfig:
     batch: int = 64  # samples per iteration, over all processes and accumulation steps
     accumulation: int = 1  # micro-batches per update
     online_updates: int = 1  # online-score updates per generator update
+    online_warmup: int = 0  # first iterations in which the online score alone learns
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
     online_guidance_scale: float = 1.0  # online score in the generator's update
@@ -63,6 +64,11 @@ class TrainingConfig:
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.online_warmup < self.iterations:
+            raise UserError(
+                f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "
+                f"{self.iterations} iterations"
+            )
         if self.batch % self.accumulation:
             raise UserError(
                 f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"

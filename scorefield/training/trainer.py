@@ -89,6 +89,7 @@ class Trainer:
         self.images = 0
         self.nan_samples = torch.zeros((), device=device)
         self.seen: dict[str, Tensor] = {}
+        self.updates = 0  # of the generator, since the last figures
 
     def _wrap(self, module: nn.Module):
         """The module under DDP where there are several processes, else itself."""
@@ -106,7 +107,8 @@ class Trainer:
     # ------------------------------------------------------------------ one iteration, top to bottom
 
     def iteration(self, k: int) -> None:
-        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator."""
+        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
+        ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
@@ -123,7 +125,10 @@ class Trainer:
                     self.accelerator.backward(self._online_loss(sample, update))
             with self.clock("optimizer"):
                 self.online_player.step(k)
+        if k < config.online_warmup:  # the generator waits until its score is known
+            return
 
+        self.updates += 1
         for place, draws in enumerate(parts):
             with self._synced(self.generator_call, place == len(parts) - 1):
                 sample = shared[0] if shared else self._render(draws)
@@ -233,7 +238,7 @@ class Trainer:
         seen = torch.stack([*self.seen.values(), self.generator_player.norm, self.online_player.norm])
         means = self.accelerator.reduce(seen, "mean").tolist()
         values = {
-            name: value / scale.get(name, iterations) / (1 if name in averaged else shares)
+            name: value / scale.get(name, max(self.updates, 1)) / (1 if name in averaged else shares)
             for name, value in zip(self.seen, means, strict=False)
         }
         if "x0_gap/rms" in values:
@@ -241,7 +246,7 @@ class Trainer:
         values["grad_norm/generator"], values["grad_norm/online"] = means[-2:]
         values["nan_samples"] = int(self.nan_samples)
         values["skipped_steps"] = int(self.generator_player.skipped + self.online_player.skipped)
-        self.seen = {}
+        self.seen, self.updates = {}, 0
         return values
 
     def state(self) -> dict:

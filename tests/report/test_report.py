@@ -342,6 +342,29 @@ def test_another_task_without_attributes_but_with_fragments(run):
     assert "0.0123" in page.text
 
 
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ({"frechet": 4.0, "frechet_interval": [3.9, 4.1]}, "lowered the Fréchet distance from 8 to 4 (0.50"),
+        ({"frechet": 9.0, "frechet_interval": [8.9, 9.1]}, "raised the Fréchet distance from 8 to 9"),
+        ({"frechet": 7.9, "frechet_interval": [7.0, 8.8]}, "no gain beyond the spread"),
+        ({"frechet": 4.0, "frechet_interval": "broken"}, "no gain beyond the spread"),
+        ({"frechet": None}, "nothing was measured"),
+    ],
+)
+def test_a_refinement_says_what_it_did(run, after, said):
+    before = {"frechet": 8.0, "frechet_interval": [7.9, 8.1], "recall": 0.5}
+    write(run / "summary.json", {"task": "gan_refine", "before": before, "after": {"recall": 0.6, **after}})
+    pairs = json.loads((run / "evaluation" / "pairs.json").read_text())
+    renamed = [{"prompt": p["prompt"], "before": p["teacher"], "after": p["student"]} for p in pairs]
+    write(run / "evaluation" / "pairs.json", renamed)
+    text = build_report(run).read_text()
+    assert said in text
+    assert "Left before the refinement" in text
+    assert text.count("data:image") > len(renamed)
+    assert "after / before" in text
+
+
 def test_large_pictures_are_reduced(run):
     save_image(torch.rand(3, 700, 500) * 2 - 1, run / "evaluation/pairs/0000-teacher.png")
     text = build_report(run).read_text()

@@ -179,3 +179,38 @@ def test_score_distillation_without_an_online_score_runs_and_collapses_to_the_mo
     assert all(torch.equal(a, b) for a, b in zip(start, trainer.online.parameters(), strict=True))
     assert (trainer.generator.shift - MEAN).abs().max() < 0.2
     assert trainer.generator.scale.abs().max() < 0.3  # SDS seeks modes: the spread is lost
+
+
+def test_in_a_warm_up_the_online_score_alone_learns():
+    trainer = make(online_warmup=3, log_every=1)
+    generator, online = (copy.deepcopy(m.state_dict()) for m in (trainer.generator, trainer.online))
+    for k in range(3):
+        trainer.iteration(k)
+    assert all(torch.equal(value, generator[name]) for name, value in trainer.generator.state_dict().items())
+    assert any(not torch.equal(value, online[name]) for name, value in trainer.online.state_dict().items())
+    assert trainer.images == 0
+    figures = trainer.figures(3)
+    assert "loss/online" in figures
+    assert "loss/generator" not in figures
+    trainer.iteration(3)
+    assert any(not torch.equal(value, generator[name]) for name, value in trainer.generator.state_dict().items())
+
+
+def test_figures_of_a_window_that_ends_a_warm_up_are_means_over_the_updates_made():
+    late, plain = make(online_warmup=1), make()
+    for trainer in (late, plain):
+        trainer.iteration(0)
+    plain.figures(1)
+    plain.generator.load_state_dict(late.generator.state_dict())
+    plain.online.load_state_dict(late.online.state_dict())
+    for trainer in (late, plain):
+        trainer.online_player.optimizer.load_state_dict(late.online_player.optimizer.state_dict())
+        trainer.iteration(1)
+    # one update of the generator lies in the window of two iterations, and its figures are not halved
+    assert late.figures(2)["x0_gap/rms"] == pytest.approx(plain.figures(1)["x0_gap/rms"], rel=0.01)
+
+
+@pytest.mark.parametrize("warmup", [-1, 300])
+def test_a_warm_up_that_leaves_nothing_is_refused(warmup):
+    with pytest.raises(UserError, match="online_warmup"):
+        make(online_warmup=warmup)

@@ -1,0 +1,43 @@
+"""Any stored network as a module: an official pickle, the folder it was converted to, or a file pair of our own."""
+
+from pathlib import Path
+
+from torch import nn
+
+from scorefield import networks
+from scorefield.errors import UserError
+from scorefield.importer.load import load
+from scorefield.networks.store import apply_recorded, load_state
+
+DIALECTS = {"stylegan2-ada-pytorch": "stylegan2-ada", "stylegan3": "stylegan3"}
+
+
+def stored(path: Path) -> bool:
+    """Whether ``open_network`` finds something at ``path``."""
+    return path.exists() or path.with_name(f"{path.name}.json").is_file()
+
+
+def open_network(path: Path | str, network: str | None = None) -> nn.Module:
+    """The network at ``path`` on the CPU, in float32, with the settings that were in force where it was trained.
+
+    Args:
+        path: an official .pkl, a folder that ``scorefield import`` wrote, or PATH of PATH.safetensors and PATH.json.
+        network: which of a pickle's networks (G_ema, G, D, ema); None takes the first of G_ema, ema, G.
+
+    Raises:
+        ImportRefused: a pickle or folder that cannot be imported. UserError: there is nothing of that name, or tensors
+            and architecture do not fit.
+    """
+    path = Path(path)
+    if not stored(path):
+        raise UserError(
+            f'there is no network at "{path}": give a .pkl, a converted folder, or PATH of PATH.safetensors'
+        )
+    if not path.exists():
+        return networks.load(path)
+    imported = load(path, network)
+    dialect = DIALECTS.get(imported.provenance.dialect)
+    built = networks.build(imported.class_name, imported.kwargs, imported.args, dialect)
+    apply_recorded(built, {name: module.attributes for name, module in imported.modules.items()})
+    load_state(built, imported.state)
+    return built.float()
