@@ -179,17 +179,8 @@ def main() -> None:
                 table.append({"start": name, "loss": title, "seed": seed, **figures(made, true), "seconds": seconds})
                 print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in table[-1].items()))
         draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
-<<<<<<< HEAD
     truth = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4))
     write(arguments, table, step_by_step(arguments.iterations), figures(truth, true))
-=======
-    write(
-        arguments,
-        table,
-        step_by_step(arguments.iterations),
-        figures(eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4)), true),
-    )
->>>>>>> gan
 
 
 def write(arguments: argparse.Namespace, table: list[dict], steps: list[dict], truth: dict[str, float]) -> None:
