@@ -121,12 +121,14 @@ class Stream:
 
     def line(self, limit: int) -> bytes:
         """Bytes up to the next newline, which is swallowed; ImportRefused beyond ``limit`` bytes."""
-        piece = bytearray()
-        while (byte := self.take(1)) != b"\n":
-            piece += byte
-            if len(piece) > limit:
-                raise ImportRefused(f"a line of more than {limit} bytes where a name should stand")
-        return bytes(piece)
+        if (stop := self._buffer.find(b"\n", self._place, self._place + limit + 1)) < 0:
+            self._refill(min(limit + 1, self.end - self.position))
+            stop = self._buffer.find(b"\n", 0, limit + 1)
+        if stop < 0:
+            raise ImportRefused(f"no line of {limit} bytes or less where a name should stand")
+        piece = self._buffer[self._place : stop]
+        self._place = stop + 1
+        return piece
 
     def skip(self, count: int) -> int:
         """Pass over ``count`` bytes without reading them; returns where they begin."""

@@ -89,7 +89,7 @@ class Walker:
 
     def __init__(self, source: Source):
         self.source = source
-        self.settings, self.count = 0, 0
+        self.settings = self.count = self.entries = 0
         self.walked = Walked({}, set(), {}, {})
 
     def walk(self, node: Any, path: str = "") -> Walked:
@@ -101,6 +101,7 @@ class Walker:
             raise ImportRefused(f"the network has a module whose path is longer than {limits.PATH} letters")
         if type(node) not in (Persistent, Container) or type(node.state) is not dict:
             raise ImportRefused(f'what stands at "{path}" is no module of a network')
+        self._look_at(node.state)
         self.walked.modules[path.rstrip(".")] = self._module(node, path)
         state = node.state
         for name, value in self._named(state, "_parameters", path):
@@ -125,10 +126,17 @@ class Walker:
         entries = state.get(kind, {})
         if type(entries) is not dict:
             raise ImportRefused(f'{kind} of "{path}" is no dictionary')
+        self._look_at(entries)
         for name in entries:
             if type(name) is not str or not 0 < len(name) <= 200 or "." in name or not name.isprintable():
                 raise ImportRefused(f'"{shown(name)}" in {kind} of "{path}" is no name')
         return [(name, value) for name, value in entries.items() if value is not None]
+
+    def _look_at(self, entries: dict) -> None:
+        """Count what is about to be gone through: a file may show one dictionary in thousands of places."""
+        self.entries += len(entries)
+        if self.entries > limits.ENTRIES:
+            raise ImportRefused(f"the network's modules have more than {limits.ENTRIES} entries")
 
     def _add(self, name: str, view: View) -> None:
         if name in self.walked.views:
@@ -184,9 +192,9 @@ class Walker:
         """A small numpy array as nested lists."""
         form = FORMATS[array.type.code]
         count = array.span.length // struct.calcsize(form)
-        self.settings += count
         if math.prod(max(axis, 1) for axis in array.shape) > limits.ARRAY_ITEMS:
             raise NotPlain(f"an array of shape {list(array.shape)}")
+        self.settings += count
         flat = struct.unpack(f"<{count}{form[1]}", self.source.read(array.span.offset, array.span.length))
         return _folded(list(flat), array.shape, array.fortran)
 

@@ -312,6 +312,22 @@ SIZE = {
             _buffers=b"}" + text("a") + tensor() + b"q\x02s" + b"".join(text(f"b{k}") + b"h\x02s" for k in range(9000))
         )
     ),
+    "many names": code((b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n" * 9 + b"\x85") * 50_000),
+    "many storages": file(
+        denoiser(
+            _buffers=mapping(
+                **{f"x{k}": tensor(legacy(b"\0" * 24, magic=b"N" * 90 + b"\x85" * 5)) for k in range(2000)}
+                | {"x": tensor(legacy(b"", magic=b"N"))}
+            )
+        )
+    ),
+    "many absent parameters": file(
+        denoiser(
+            _parameters=mapping(**{f"x{k}": b"N" for k in range(40_000)}) + b"q\x04",
+            _modules=b"}"
+            + b"".join(text(f"m{k}") + persistent("Leaf", _parameters=b"h\x04") + b"s" for k in range(1500)),
+        )
+    ),
     "many modules": file(
         denoiser(
             _modules=mapping(model=persistent("SongUNet") + b"q\x03")
