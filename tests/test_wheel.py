@@ -55,7 +55,7 @@ def test_the_installed_package_finds_its_own_parts(installed, tmp_path):
     assert not (installed / "tasks").exists()
     told = run(installed, tmp_path, "-m", "scorefield", "list")
     assert "text_to_image" in told
-    presets = next(line for line in told.splitlines() if "presets:" in line)
+    presets = next(line for line in told.splitlines() if "presets:" in line and "pixart" in line)
     assert {"default", "pixart_512"} <= set(presets.split(":")[1].replace(",", " ").split())
     assert "toybox" in told.split("assets")[1]
     probe = (

@@ -39,7 +39,7 @@ def test_two_losses_side_by_side(compared):
     assert states == {"sim": "done", "dmd": "done", "broken": "failed"}
     assert "cannot read generator weights" in record["variants"][2]["runs"][0]["error"]
     figures = {v["name"]: v["figures"] for v in record["variants"]}
-    for name, passes in (("sim", 12), ("dmd", 9)):
+    for name, passes in (("sim", 15), ("dmd", 12)):
         assert figures[name]["images"]["mean"] == 6
         assert figures[name]["network_evaluations"]["mean"] == 6 * passes
         assert {"prompt_accuracy", "frechet", "recall", "diversity", "x0_gap", "seconds"} <= set(figures[name])
@@ -88,4 +88,4 @@ def test_a_used_folder_is_refused_and_resuming_repeats_nothing(compared, capsys)
     assert record["asked"]["common"] == TINY
     capsys.readouterr()
     assert main([*again, "training.guidance_scale=3"]) == 2
-    assert "sim-seed0 was run with other settings: training.guidance_scale (2.0 → 3.0)" in capsys.readouterr().err
+    assert "sim-seed0 was run with other settings: training.guidance_scale (1.75 → 3.0)" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_a_budget_is_spent_by_cost():
     found = plan(
         "cheap: loss.name=dmd", "dear: loss.name=sim training.batch=32", budget={"network_evaluations": 57600.0}
     )
-    assert {v.name: (v.passes, v.iterations) for v in found.variants} == {"cheap": (9, 100), "dear": (12, 150)}
+    assert {v.name: (v.passes, v.iterations) for v in found.variants} == {"cheap": (12, 75), "dear": (15, 120)}
     assert {v.network_evaluations for v in found.variants} == {57600}
     images = plan("a: training.batch=64", "b: training.batch=48", budget={"images": 6400.0})
     assert [v.iterations for v in images.variants] == [100, 133]

@@ -159,7 +159,7 @@ def test_the_speed_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "command", lambda plan, job, out, words: [sys.executable, "-c", fast, str(out)])
     said = []
     speed = known_speed(plan, tmp_path, 2, said.append)
-    assert speed == pytest.approx(1 / (50 * 12))
+    assert speed == pytest.approx(1 / (50 * 15))
     assert not (tmp_path / "probe").exists()
     (tmp_path / "comparison.json").write_text('{"seconds_per_evaluation": 0.25}')
     assert known_speed(plan, tmp_path, 2, said.append) == 0.25

@@ -31,7 +31,7 @@ def test_means_deviations_and_costs(made):
     assert (stat.mean, stat.n) == (pytest.approx(0.6), 3)
     assert stat.sd == pytest.approx(0.1)  # sample deviation, n - 1
     stats = table.rows[1].stats
-    assert stats["network_evaluations"].mean == 320 * 12
+    assert stats["network_evaluations"].mean == 320 * 15
     assert stats["seconds"].mean == 21.0
     assert stats["grad_norm/generator"].mean == 10.0
     assert stats["x0_gap"].mean == pytest.approx((1 / 38 + 1 / 40) / 2)  # the last tenth of 20 logged lines
@@ -184,7 +184,7 @@ def test_the_page_is_self_contained_and_whole(made):
 def test_curves_are_means_with_a_range_over_every_axis(made):
     plan, jobs, _ = made
     row = collect(plan, jobs).rows[0]
-    for axis, last in (("images", 320), ("network evaluations", 320 * 12), ("seconds", 20)):
+    for axis, last in (("images", 320), ("network evaluations", 320 * 15), ("seconds", 20)):
         points, band = curve(row, "eval/prompt_accuracy", axis)
         assert points[-1] == (last, pytest.approx(0.6))
         assert band[-1] == (last, pytest.approx(0.5), pytest.approx(0.7))

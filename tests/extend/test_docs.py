@@ -246,7 +246,8 @@ def test_the_table_of_costs_is_the_programs():
 def test_the_dry_run_prints_the_tables_figure(capsys):
     from scorefield.cli import main
 
-    assert main(["run", "text_to_image", "--dry-run", "training.device=cpu", "training.guidance_scale=2"]) == 0
+    words = ["training.device=cpu", "training.guidance_scale=2", "training.online_updates=1"]
+    assert main(["run", "text_to_image", "--dry-run", *words]) == 0
     assert "12 forward passes an image" in capsys.readouterr().out
 
 
