@@ -164,7 +164,7 @@ def test_a_budget_is_spent_by_cost():
     minutes = plan("cheap: loss.name=dmd", "dear: loss.name=sim", budget={"minutes": 2.0})
     assert [v.iterations for v in minutes.variants] == [0, 0]
     minutes.set_speed(0.001)  # 120 s make 120,000 network evaluations
-    assert [v.iterations for v in minutes.variants] == [round(120_000 / 576), round(120_000 / 768)]
+    assert [v.iterations for v in minutes.variants] == [round(120_000 / (12 * 64)), round(120_000 / (15 * 64))]
 
 
 def test_the_common_options_of_another_part_are_dropped():
