@@ -26,6 +26,18 @@ class Denoiser(nn.Module):
         """x0 estimate, float32, shaped like ``x_t`` [B, …]; ``sigma`` [B] > 0. Differentiable in ``x_t``."""
         raise NotImplementedError
 
+    def branches(self, x_t: Tensor, sigma: Tensor, condition: Condition, split: bool = False) -> tuple[Tensor, Tensor]:
+        """(with ``condition``, with the empty one): what guidance is made of, two x0 estimates.
+
+        One doubled batch, or with ``split`` one after the other in half the memory.
+        """
+        null = self.null_condition(condition)
+        if split:
+            return self(x_t, sigma, condition), self(x_t, sigma, null)
+        both = self(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), join(condition, null))
+        cond, uncond = both.chunk(2)
+        return cond, uncond
+
     def null_condition(self, like: Condition) -> Condition:
         """The empty condition, shaped like ``like``, for classifier-free guidance."""
         raise NotImplementedError(f"{type(self).__name__} has no empty condition: use guidance scale 1")
@@ -45,8 +57,8 @@ class Guided(Denoiser):
     """Classifier-free guidance around a denoiser: uncond + scale * (cond - uncond); scale 1 is off.
 
     Both branches run as one doubled batch (``split=True`` runs them one after the other in half the memory);
-    at scale 1 the empty branch is skipped. Ho and Salimans 2022, arXiv:2207.12598, in the convention where
-    1 means no guidance.
+    at scale 1 the empty branch is skipped, at scale 0 the other. Ho and Salimans 2022, arXiv:2207.12598, in the
+    convention where 1 means no guidance.
     """
 
     def __init__(self, denoiser: Denoiser, scale: float, split: bool = False):
@@ -57,13 +69,14 @@ class Guided(Denoiser):
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         if self.scale == 1.0:
             return self.denoiser(x_t, sigma, condition)
-        null = self.denoiser.null_condition(condition)
-        if self.split:
-            cond, uncond = self.denoiser(x_t, sigma, condition), self.denoiser(x_t, sigma, null)
-        else:
-            both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), join(condition, null))
-            cond, uncond = both.chunk(2)
-        return uncond + self.scale * (cond - uncond)
+        if self.scale == 0.0:
+            return self.denoiser(x_t, sigma, self.denoiser.null_condition(condition))
+        cond, uncond = self.denoiser.branches(x_t, sigma, condition, self.split)
+        return self.mix(cond, uncond)
+
+    def mix(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        """The guided estimate of two branches."""
+        return cond if self.scale == 1.0 else uncond + self.scale * (cond - uncond)
 
     def null_condition(self, like: Condition) -> Condition:
         return self.denoiser.null_condition(like)

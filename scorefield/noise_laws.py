@@ -153,7 +153,7 @@ class LogitNormalTime:
         return sigma.clamp(self.sigma_min, self.sigma_max)
 
 
-def _process_of(denoiser: Any) -> Process | None:
+def process_of(denoiser: Any) -> Process | None:
     """The noise process that a denoiser, or the one that it wraps, was trained with."""
     while denoiser is not None:
         if (process := getattr(denoiser, "process", None)) is not None:
@@ -181,7 +181,7 @@ def build(config: Mapping[str, Any], teacher: Any = None) -> Callable[[Tensor], 
         if key not in defaults:
             raise UserError(f'unknown option "{key}" of this noise law: {suggest(key, defaults)}')
     if "process" in defaults and "process" not in options:
-        options["process"] = _process_of(teacher)
+        options["process"] = process_of(teacher)
     if teacher is not None:
         for key, cut in (("sigma_min", max), ("sigma_max", min)):
             bound = getattr(teacher, key)
