@@ -1,4 +1,4 @@
-"""Particles under a mixture of known modes: VSD, SIM and SiD spread over it, SDS falls together, a wrong sign runs off."""
+"""Particles under known modes: VSD, SIM and SiD spread over them, SDS falls together, a wrong sign runs off."""
 
 import dataclasses
 
