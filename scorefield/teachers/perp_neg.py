@@ -142,10 +142,10 @@ def view_condition(
 
 
 def mixed(rows: Tensor, shares: Tensor) -> Tensor:
-    """Rows [R, …] mixed by shares [B, R]: floats add up, whole numbers keep the largest of those with a share."""
+    """Rows [R, …] mixed by shares [B, R]: floats add up, whole numbers keep the largest of those in use."""
     if rows.is_floating_point():
         return torch.einsum("br,r...->b...", shares.to(rows.dtype), rows)
-    used = spread((shares > 0).flatten(), rows.repeat(len(shares), *[1] * (rows.ndim - 1)))
+    used = spread((shares > 1e-3).flatten(), rows.repeat(len(shares), *[1] * (rows.ndim - 1)))
     kept = rows.repeat(len(shares), *[1] * (rows.ndim - 1)) * used
     return kept.unflatten(0, shares.shape).amax(1)
 

@@ -45,7 +45,7 @@ def by_hand(denoiser, x_t, sigma, azimuth, elevation, scale):
     front, side, back, overhead = ({key: value[k : k + 1] for key, value in VIEWS.items()} for k in range(4))
     mix = lambda a, b, r: {  # noqa: E731
         "text": r * a["text"] + (1 - r) * b["text"],
-        "text_mask": a["text_mask"] if r == 1 else b["text_mask"] if r == 0 else a["text_mask"] | b["text_mask"],
+        "text_mask": a["text_mask"] if r > 0.999 else b["text_mask"] if r < 0.001 else a["text_mask"] | b["text_mask"],
     }
     away = []
     if math.degrees(elevation) > 60:
