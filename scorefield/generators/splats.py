@@ -200,7 +200,7 @@ class SplatGenerator(Generator):
         for number, scene in enumerate(self.scenes):
             found = densified(
                 scene,
-                law,  # type: ignore[arg-type]
+                law,
                 self.settings.bound,
                 iteration * len(self.scenes) + number,
             )
@@ -211,7 +211,7 @@ class SplatGenerator(Generator):
 
     def note(self, particle: int, made: Splatting) -> None:
         """Add the gradients at the centres of one render to the scene's record."""
-        scene: Scene = self.scenes[particle]  # type: ignore[assignment]
+        scene: Scene = self.scenes[particle]
         if (gradient := made.centres.grad) is None:
             return
         half = self.settings.size / 2
@@ -228,9 +228,9 @@ class SplatGenerator(Generator):
             if any(value is None for value in saved.values()):
                 raise UserError(f"the saved splats do not fit: they have no scene {number}")
             given = {name: value.to(scene.means.device) for name, value in saved.items() if value is not None}
-            if len(given["means"]) != len(scene):  # type: ignore[arg-type]
+            if len(given["means"]) != len(scene):
                 rows = torch.full((len(given["means"]),), -1, device=scene.means.device)
-                found = scene.replace(rows, given)  # type: ignore[operator]
+                found = scene.replace(rows, given)
                 changes.replaced |= found.replaced
                 changes.rows |= found.rows
         return changes if changes.replaced else None
@@ -239,7 +239,7 @@ class SplatGenerator(Generator):
 
     def look(self, cameras: Cameras, particle: int, background: Tensor) -> Splatting:
         """One scene from ``cameras`` before ``background`` [B, 3] or [B, 3, H, W] in [0, 1]."""
-        scene: Scene = self.scenes[particle]  # type: ignore[assignment]
+        scene: Scene = self.scenes[particle]
         return splat(scene.gaussians(), cameras, background)
 
 
@@ -262,7 +262,7 @@ def densified(scene: Scene, law: DensifyConfig, bound: float, seed: int) -> Chan
     kept = (scene.opacity_logits.sigmoid() >= law.opacity) & (scale <= law.scale * bound)
     if not kept.any():
         raise UserError(
-            f"all {len(scene)} Gaussians have faded or grown past the limits: lower the learning rate or densify.opacity"
+            f"all {len(scene)} Gaussians have faded or grown past the limits: lower the rate or densify.opacity"
         )
     strength = torch.where(kept, pull / views.clamp(min=1), 0)
     wanted = strength > law.gradient
