@@ -4,13 +4,15 @@ Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what
 or which loss was chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
 from scorefield.denoiser import Denoiser, Guided
@@ -181,11 +183,12 @@ class Trainer:
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
-                teacher_x0, asked = self.evaluations.ask(seen, sigma, batch)
+                teacher_x0, asked = self._ask(lambda x: self.evaluations.ask(x, sigma, batch), seen)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
+                online = lambda x: self.online_guided(x, sigma, batch.online_condition).float()  # noqa: E731
                 with self.clock("online_forward"):
-                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
+                    online_x0 = self._ask(online, seen)
         extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
         for value in (x_t.detach(), *extra.values()):
@@ -206,6 +209,17 @@ class Trainer:
             self._note(f"loss/{name}", term)
             loss = loss + term / self.config.accumulation
         return loss
+
+    def _ask(self, call: Callable[[Tensor], Any], x_t: Tensor) -> Any:
+        """``call(x_t)``; where a Jacobian is needed its activations may be computed twice rather than kept."""
+
+        def frozenly(seen: Tensor) -> Any:
+            with frozen(self.online):  # also when it is called again, in the backward pass
+                return call(seen)
+
+        if self.config.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(frozenly, x_t, use_reentrant=False)
+        return frozenly(x_t)
 
     # ------------------------------------------------------------------ small print
 

@@ -75,7 +75,7 @@ def test_every_particle_moves_and_a_resumed_run_is_the_same(made, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["prompt="], "prompt is empty"),
+        (["prompt=' '"], "prompt is empty"),
         (["training.batch=6"], "multiple of particles.count 4"),
         (["loss.name=nfsd"], "negative_prompt"),
         (["loss.name=csd", "loss.negative=1.0"], "negative_prompt"),
