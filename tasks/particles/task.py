@@ -130,7 +130,7 @@ class ParticlesTask(Task):
         points = self.restore(weights)
         numbers = list(range(len(points))) if prompts == ["all"] else [self._number(word, points) for word in prompts]
         paths = [out / f"particle-{number:03d}.png" for number in numbers]
-        for picture, path in zip(self.pipeline.decode(points[numbers]), paths, strict=True):
+        for picture, path in zip(self.pipeline.decode(points)[numbers], paths, strict=True):
             save_image(picture, path)
         return paths
 

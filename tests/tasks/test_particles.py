@@ -16,6 +16,7 @@ SHORT = [
     "training.iterations=3",
     "training.log_every=1",
     "checkpoints.every=2",
+    "training.generator.decay=none",
     "checkpoints.keep=5",
     "evaluation.teacher_steps=2",
 ]
@@ -62,7 +63,7 @@ def test_particles_become_files(made, tmp_path, capsys):
 
 
 def test_every_particle_moves_and_a_resumed_run_is_the_same(made, tmp_path):
-    short = words(tmp_path / "r", "prompt=a red chair")
+    short = words(tmp_path / "r", "prompt=a red chair", "evaluation.judge=none")
     assert main([*short, "training.iterations=2"]) == 0
     assert main([*short, "--resume"]) == 0
     again = load_file(tmp_path / "r" / "checkpoints" / "iteration-000003" / "ema.safetensors")["points"]
