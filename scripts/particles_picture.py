@@ -35,20 +35,20 @@ def draw() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/particles.png"))
     parser.add_argument("--runs", type=Path, default=Path("runs/particles-picture"))
+    parser.add_argument("--losses", default=",".join(LOSSES), help="rows, in this order")
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
     rows, labels = [], []
-    for name, words in LOSSES.items():
+    for name in given.losses.split(","):
         folder = given.runs / name.lower()
-        summary = run(folder, [*words, *given.overrides])
+        summary = run(folder, [*LOSSES[name], *given.overrides])
         rows.append(cut_grid(folder / "evaluation" / "student.png", TILE, SHOWN, SHOWN))
         found, teacher = summary["student"], summary["teacher"]
         labels += [name] + [""] * (SHOWN - 1)
-        figures = f"{found['prompt_accuracy']:.2f} | {found['diversity']:.2f} | {summary['training_seconds']:.0f}"
-        print(f"| {name} | {figures} |")
+        print(f"| {name} | {found['prompt_accuracy']:.2f} | {found['diversity']:.2f} |")
     rows.append(cut_grid(folder / "evaluation" / "teacher.png", TILE, SHOWN, SHOWN))
     labels += ["teacher"] + [""] * (SHOWN - 1)
-    print(f"| teacher | {teacher['prompt_accuracy']:.2f} | {teacher['diversity']:.2f} | |")
+    print(f"| teacher | {teacher['prompt_accuracy']:.2f} | {teacher['diversity']:.2f} |")
     save_grid(torch.cat(rows), given.out, SHOWN, labels)
 
 
