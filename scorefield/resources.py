@@ -16,7 +16,7 @@ def asset(name: str) -> Path:
     """assets/NAME; raises UserError with the nearest one when it is not there."""
     folder = root() / "assets" / name
     if not folder.exists():
-        here = (root() / "assets").glob("*")
+        here = (root() / "assets").glob("*/")
         raise UserError(f'no asset is called "{name}": {suggest(name, [p.name for p in here])}')
     return folder
 

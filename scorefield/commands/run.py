@@ -9,7 +9,8 @@ from pathlib import Path
 from scorefield import config as configuration
 from scorefield.commands.common import build_config, preset_name, resolve_device
 from scorefield.errors import UserError
-from scorefield.plugins import load_task
+from scorefield.files import write_text
+from scorefield.plugins import lasting_name, load_task
 from scorefield.processes import is_main
 from scorefield.runfolder import RunFolder, default_folder
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="run folder; runs/TASK-TIME if left out")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.iterations=100")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as training.iterations=100")
 
 
 def say(text: str) -> None:
@@ -32,6 +33,8 @@ def say(text: str) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
+    from scorefield.monitors.watch import Watch
+
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if arguments.resume and arguments.out is None:
@@ -43,6 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
     folder = RunFolder(arguments.out or default_folder(task_class.name))
     task = task_class(config, folder, device)
     task.check()
+    Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     if arguments.dry_run:
         if is_main():
             print_plan(task, device)
@@ -57,7 +61,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
     used = (folder.path / "config.yaml").exists()
     if used and not arguments.resume:
         raise UserError(f"{folder.path} already holds a run: give --resume to go on with it, or another --out")
@@ -66,7 +69,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     if used and list(folder.checkpoints.glob("iteration-*")):
         refuse_changes(folder, config)
     folder.write_config(text)
-    (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
+    write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
     preset = preset_name(arguments.config, config.task)
     folder.write_environment(config.training.seed, config.training.device, preset)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield import resources
 from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
+from scorefield.files import read_json
 from scorefield.noise import DiscreteVP, convert
 from scorefield.teachers.base import TEACHERS, Teacher
 
@@ -129,7 +130,7 @@ class TextToImagePipeline(Teacher):
         if Path(self.path).is_dir():
             if not local.exists():
                 raise UserError(f"{self.path} is no whole pipeline folder: {part}/{name} is missing")
-            return json.loads(local.read_text())
+            return read_json(local)
         from huggingface_hub import hf_hub_download
 
         try:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from scorefield.errors import UserError, suggest
+from scorefield.errors import UserError, check_number, suggest
 
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
@@ -23,8 +23,11 @@ class PlayerConfig:
     def __post_init__(self) -> None:
         if self.decay not in ("none", "cosine"):
             raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be positive, not {self.learning_rate}")
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+        for beta in self.betas:
+            check_number("each of betas", beta, 0, 1)
+        for name in ("weight_decay", "eps", "warmup_iterations", "clip_norm"):
+            check_number(name, getattr(self, name), 0)
 
 
 @dataclass
@@ -64,6 +67,11 @@ class TrainingConfig:
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        check_number("training.sigma_data", self.sigma_data, 0, above=True)
+        for name in ("guidance_scale", "online_guidance_scale"):
+            check_number(f"training.{name}", getattr(self, name))
+        for name in ("ema_half_life_images", "ema_rampup"):
+            check_number(f"training.{name}", getattr(self, name), 0)
         if not 0 <= self.online_warmup < self.iterations:
             raise UserError(
                 f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "

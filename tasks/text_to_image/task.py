@@ -44,6 +44,14 @@ class TextToImage(Task):
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
         named = self.config.generator
+        low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
+        if not low <= named.init_sigma <= high:
+            raise UserError(
+                f"generator.init_sigma {named.init_sigma:g} is beyond what the teacher knows, {low:.3g} to {high:.3g}"
+            )
+        steps, most = self.config.evaluation.teacher_steps, getattr(self.pipeline.process, "steps", None)
+        if steps and most and steps > most:
+            raise UserError(f"evaluation.teacher_steps {steps} is more than the teacher's {most} timesteps")
         check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
@@ -51,10 +59,8 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
-        if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
-            raise UserError(
-                f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
-            )
+        if self.config.generator.init != "teacher":
+            saved_weights(Path(self.config.generator.init))
 
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
@@ -191,18 +197,31 @@ def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
             own[name].copy_(value)
 
 
-def load_generator(generator: Generator, source: Path) -> None:
-    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
-    from safetensors.torch import load_file
+def saved_weights(source: Path) -> Path:
+    """The checkpoint folder or .safetensors file that ``source`` (a run, a checkpoint, a file) means.
+
+    Raises UserError for what holds no generator, before anything heavy is loaded.
+    """
+    from safetensors import safe_open
 
     if source.is_dir():
         folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
         if folder is None:
-            raise UserError(f"{source} holds no whole checkpoint")
-        apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])
-        return
+            raise UserError(f"generator.init: {source} holds no whole checkpoint")
+        return folder
+    if not source.exists():
+        raise UserError(f'generator.init "{source}" is neither "teacher" nor a path that exists')
     try:
-        weights = load_file(source)
+        with safe_open(source, "pt"):
+            return source
     except Exception as error:
         raise UserError(f"cannot read generator weights from {source}: {error}") from error
+
+
+def load_generator(generator: Generator, source: Path) -> None:
+    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
+    from safetensors.torch import load_file
+
+    place = saved_weights(source)
+    weights = checkpoint.load(place, ["ema"]).weights["ema"] if place.is_dir() else load_file(place)
     apply_weights(generator, weights)
