@@ -17,7 +17,7 @@ from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.files import write_json
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 from scorefield.teachers.sampling import sample
 
 
@@ -36,7 +36,7 @@ def main() -> None:
 
     device, count = arguments.device, arguments.prompts
     judge = Judge.load(arguments.asset / "judge", device)
-    pipeline = TextToImagePipeline(str(arguments.asset / "pipeline"), device, max_tokens=64)
+    pipeline = PixArt(str(arguments.asset / "pipeline"), device, max_tokens=64)
     denoiser = pipeline.denoiser()
     prompts = world.prompts(count, arguments.seed)
     text = pipeline.encode(prompts)

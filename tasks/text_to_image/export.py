@@ -7,7 +7,7 @@ import torch
 from scorefield.errors import UserError
 from scorefield.files import write_folder, write_text
 from scorefield.generators.one_step import OneStepGenerator
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 
 USAGE = """# One-step generator
 
@@ -24,7 +24,7 @@ from there is x0 = D(sigma z, sigma): keep `num_inference_steps=1` and `guidance
 """
 
 
-def one_step_scheduler(pipeline: TextToImagePipeline, init_sigma: float) -> dict:
+def one_step_scheduler(pipeline: PixArt, init_sigma: float) -> dict:
     """Settings of an Euler scheduler whose one step starts at ``init_sigma`` and returns x0.
 
     Trailing spacing of one step asks the last training timestep; the betas are cut off after the timestep whose
@@ -43,7 +43,7 @@ def one_step_scheduler(pipeline: TextToImagePipeline, init_sigma: float) -> dict
     }
 
 
-def write_pipeline(pipeline: TextToImagePipeline, generator: OneStepGenerator, out: Path) -> Path:
+def write_pipeline(pipeline: PixArt, generator: OneStepGenerator, out: Path) -> Path:
     """Write the folder, whole or not at all; raises UserError if ``out`` is there and holds something else."""
     from diffusers import EulerDiscreteScheduler, PixArtAlphaPipeline
 

@@ -19,7 +19,7 @@ from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 from scorefield.training import checkpoint
 
 from . import evaluate, export
@@ -171,7 +171,7 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, TextToImagePipeline):
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PixArt):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
             raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
         return export.write_pipeline(self.pipeline, generator, out)
