@@ -32,6 +32,7 @@ class DiT(PipelineTeacher):
     """Names are those of the pipeline's ``id2label``; there is no text."""
 
     pipelines = ("DiTPipeline",)
+    scales_start = False
     denoiser_class = DiTDenoiser
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,6 +71,10 @@ class Flux(PipelineTeacher):
         denoiser = super().wrap(network, null)
         denoiser.embedded_guidance = self.embedded_guidance  # type: ignore[assignment]
         return denoiser
+
+    def stock_options(self) -> dict[str, Any]:
+        told = {"guidance_scale": self.embedded_guidance, "max_sequence_length": self.max_tokens}
+        return super().stock_options() | told
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -38,12 +38,14 @@ class PipelineTeacher(Teacher):
         variant: of the weight files ("fp16"). text_dtype: of the text encoders.
 
     Class attributes of a family: ``pipelines``, the classes in model_index.json that it reads; ``network_part``, where
-    the denoising network lies; ``input_layer``, its first linear layer; ``denoiser_class``.
+    the denoising network lies; ``input_layer``, its first layer, which is linear; ``scales_start``, whether the stock
+    pipeline multiplies start noise by the scheduler's ``init_noise_sigma``; ``denoiser_class``.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     network_part: ClassVar[str] = "transformer"
     input_layer: ClassVar[str] = "pos_embed.proj"
+    scales_start: ClassVar[bool] = True
     denoiser_class: ClassVar[type[NativeDenoiser]] = NativeDenoiser
 
     path: str
@@ -135,7 +137,15 @@ class PipelineTeacher(Teacher):
         step = min(max(round(steps * sigma / (1 + sigma)), 1), steps - 1)  # the last one is pure noise
         return step / (steps - step)
 
+    def stock_options(self) -> dict[str, Any]:
+        """Arguments with which the stock pipeline makes this adapter's unguided pictures."""
+        size = self.compression() * self.latent_shape[1]
+        return {"guidance_scale": 1.0} | ({"height": size, "width": size} if self.resolution else {})
+
     # ------------------------------------------------------------------ text
+
+    def text_key(self) -> list[Any]:
+        return [type(self).__name__, *super().text_key(), self.text_dtype, self.variant]
 
     def cut(self, prompt: str) -> str:
         return cut_by(self.part("tokenizer"), prompt, self.max_tokens)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,10 @@ class PixArt(PipelineTeacher):
 
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
     denoiser_class = PixArtDenoiser
+
+    def stock_options(self) -> dict[str, Any]:
+        told = {"use_resolution_binning": False, "max_sequence_length": self.max_tokens}
+        return super().stock_options() | told
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,16 @@ class Sana(PipelineTeacher):
     denoiser_class = SanaDenoiser
 
     instruction: str = ""
+
+    def stock_options(self) -> dict[str, Any]:
+        told = {
+            "use_resolution_binning": False,
+            "complex_human_instruction": self.instruction.split("\n") if self.instruction else None,
+        }
+        return super().stock_options() | told | {"max_sequence_length": self.max_tokens}
+
+    def text_key(self) -> list[Any]:
+        return [*super().text_key(), self.instruction]
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Text states [N, max_tokens, C] float32 and mask [N, max_tokens]."""

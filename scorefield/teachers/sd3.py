@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ class SD3(PipelineTeacher):
     pipelines = ("StableDiffusion3Pipeline",)
     denoiser_class = SD3Denoiser
 
+    def stock_options(self) -> dict[str, Any]:
+        return super().stock_options() | {"max_sequence_length": self.max_tokens}
+
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Text states [N, 77 + max_tokens, C] and pooled text [N, P1 + P2], float32, and a mask of ones."""
@@ -64,7 +68,7 @@ class SD3(PipelineTeacher):
         return cut_by(self.part("tokenizer_3"), prompt, self.max_tokens)
 
     def set_timesteps(self, scheduler, steps: int, z: Tensor) -> None:
-        options = {}
+        options: dict[str, Any] = {}
         if scheduler.config.get("use_dynamic_shifting"):
             patch = self.settings("transformer")["patch_size"]
             options["mu"] = shift_of(scheduler.config, (z.shape[2] // patch) * (z.shape[3] // patch), 1.16)

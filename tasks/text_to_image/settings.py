@@ -11,8 +11,8 @@ from scorefield.training.settings import FREE, RunConfig
 class TeacherConfig:
     """The diffusion pipeline that is distilled."""
 
-    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
+    name: str = "auto"  # told by the pipeline's class; or one of scorefield.teachers, or an installed plugin's
+    path: str = "toybox"  # an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named teacher

@@ -18,8 +18,9 @@ from scorefield.processes import is_main
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
+from scorefield.teachers.auto import adapter_of
 from scorefield.teachers.base import TEACHERS, Teacher
-from scorefield.teachers.pixart import PixArt
+from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training import checkpoint
 
 from . import evaluate, export
@@ -31,7 +32,7 @@ WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
 
 
 class TextToImage(Task):
-    """Distil a PixArt pipeline into x = D(2.5 z, 2.5, text), from prompts alone."""
+    """Distil a diffusers pipeline into x = D(s z, s, text), from prompts alone."""
 
     name = "text_to_image"
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
@@ -59,8 +60,9 @@ class TextToImage(Task):
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
         settings = self.config.teacher
+        name = adapter_of(settings.path) if settings.name == "auto" else settings.name
         given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+        return construct("teacher", name, TEACHERS.get(name), settings.options, *given)
 
     def make_generator(self, denoiser, conditions=no_condition) -> Generator:
         """The named generator around a trainable copy of the teacher's denoiser."""
@@ -171,9 +173,9 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PixArt):
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
-            raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
+            raise UserError(f"stock diffusers runs no {named}: only one_step of a diffusers pipeline is exported")
         return export.write_pipeline(self.pipeline, generator, out)
 
 
