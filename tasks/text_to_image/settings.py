@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.errors import UserError, suggest
+from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
 
 
@@ -22,6 +23,12 @@ class TeacherConfig:
             raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
 
 
+def check_kind(section: str, kind: str) -> None:
+    """Raise UserError unless ``kind`` is "full" or "lora"."""
+    if kind not in ("full", "lora"):
+        raise UserError(f'{section}.kind "{kind}" is unknown: {suggest(kind, ["full", "lora"])}')
+
+
 @dataclass
 class GeneratorConfig:
     """The student."""
@@ -29,7 +36,13 @@ class GeneratorConfig:
     name: str = "one_step"  # in scorefield.generators, or of an installed plugin
     init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
+    kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
+    lora_rank: int = 64
+    lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named generator
+
+    def __post_init__(self) -> None:
+        check_kind("generator", self.kind)
 
 
 @dataclass
@@ -38,11 +51,10 @@ class OnlineConfig:
 
     kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
     lora_rank: int = 16
-    lora_targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))
 
     def __post_init__(self) -> None:
-        if self.kind not in ("full", "lora"):
-            raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+        check_kind("online", self.kind)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from scorefield.generators.base import Batch
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.images import load_image
 from scorefield.random import Draws
+from scorefield.training import checkpoint
 from tasks.text_to_image import export
 from tests.teachers import families
 
@@ -54,8 +55,8 @@ def test_stock_diffusers_runs_the_exported_generator_in_one_step(name, tmp_path)
     assert "num_inference_steps=1" in (out / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["sd_eps", "sd3", "dit"])
-def test_a_run_from_a_folder_to_an_exported_pipeline(name, tmp_path, capsys):
+@pytest.mark.parametrize(("name", "kind"), [("sd_eps", "full"), ("sd3", "full"), ("dit", "full"), ("sdxl", "lora")])
+def test_a_run_from_a_folder_to_an_exported_pipeline(name, kind, tmp_path):
     folder, out = families.write(name, tmp_path / name), tmp_path / "run"
     prompts = [f"thing {k}" for k in range(20)] if name == "dit" else [f"a red thing number {k}" for k in range(20)]
     (tmp_path / "prompts.txt").write_text("\n".join(prompts))
@@ -71,12 +72,20 @@ def test_a_run_from_a_folder_to_an_exported_pipeline(name, tmp_path, capsys):
         "evaluation.teacher_steps": 2,
         "evaluation.preview": 2,
         "evaluation.judge": "none",
+        "generator.kind": kind,
+        "online.kind": kind,
     }
     words = [f"{key}={value}" for key, value in settings.items()]
     assert main(["run", "text_to_image", "--out", str(out), *words]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["iterations"] == 2
     assert summary["nan_samples"] == 0
+    newest = checkpoint.newest_whole(out / "checkpoints")
+    trained = checkpoint.load(newest, ["generator", "online"]).weights
+    for role in ("generator", "online"):
+        assert all("lora_" in key and f"/{role}/" in key for key in trained[role]) is (kind == "lora")
+        if kind == "lora":  # second factors begin at zero
+            assert all(value.abs().sum() > 0 for key, value in trained[role].items() if "lora_B" in key)
     assert main(["sample", str(out), prompts[3], "--out", str(tmp_path / "p"), "--device", "cpu"]) == 0
     assert main(["export", str(out), "--out", str(tmp_path / "export")]) == 0
     ours = load_image(next((tmp_path / "p").glob("*.png")))

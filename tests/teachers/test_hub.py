@@ -50,7 +50,7 @@ def test_a_hub_id_out_of_reach_is_told_at_once(tmp_path, capsys):
 def test_a_variant_without_weights_and_a_wrong_type(folder, tmp_path, capsys):
     from scorefield.teachers.stable_diffusion import StableDiffusion
 
-    with pytest.raises(UserError, match='unet of .* has no weights of the variant "fp16": there are none'):
+    with pytest.raises(UserError, match=r'unet of .* has no weights of the variant "fp16": there are none'):
         StableDiffusion(str(folder), variant="fp16").denoiser(null=False)
     assert "use float32 or bfloat16" in refusal(folder, tmp_path, capsys, "teacher.dtype=float17")
     said = refusal(folder, tmp_path, capsys, "teacher.options.text_dtype=int8", "evaluation.judge=none")
