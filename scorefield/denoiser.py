@@ -4,7 +4,7 @@ x_t = x0 + sigma * eps has no input scaling (variance exploding); what a network
 timesteps and its alphas live in the adapter (scorefield/teachers/) and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +32,20 @@ class Denoiser(nn.Module):
 
 
 def join(first: Condition, second: Condition) -> dict[str, Tensor]:
-    """Concatenate two conditions along the batch."""
-    return {key: torch.cat([first[key], second[key]]) for key in first}
+    """Concatenate two conditions along the batch; the shorter of two texts is filled up with zeros (masked)."""
+    joined = {}
+    for key, one in first.items():
+        other = second[key]
+        if one.ndim > 1 and one.shape[1] != other.shape[1]:
+            longest = max(one.shape[1], other.shape[1])
+            one, other = (_lengthened(value, longest) for value in (one, other))
+        joined[key] = torch.cat([one, other])
+    return joined
+
+
+def _lengthened(value: Tensor, length: int) -> Tensor:
+    """[B, L, …] with zeros up to ``length`` in the second axis."""
+    return torch.cat([value, value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])], 1)
 
 
 def pick(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:
@@ -55,13 +67,17 @@ class Guided(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        return self.guide(self.denoiser, x_t, sigma, condition)
+
+    def guide(self, call: Callable[..., Tensor], x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+        """``call(x, level, condition)`` guided: the denoiser itself, or another view of it that is linear in x0."""
         if self.scale == 1.0:
-            return self.denoiser(x_t, sigma, condition)
+            return call(x, level, condition)
         null = self.denoiser.null_condition(condition)
         if self.split:
-            cond, uncond = self.denoiser(x_t, sigma, condition), self.denoiser(x_t, sigma, null)
+            cond, uncond = call(x, level, condition), call(x, level, null)
         else:
-            both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), join(condition, null))
+            both = call(torch.cat([x, x]), torch.cat([level, level]), join(condition, null))
             cond, uncond = both.chunk(2)
         return uncond + self.scale * (cond - uncond)
 

@@ -17,9 +17,10 @@ from scorefield.monitors import Probe
 from scorefield.processes import is_main
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
-from scorefield.teachers import online
+from scorefield.teachers import shared
+from scorefield.teachers.auto import adapter_of
 from scorefield.teachers.base import TEACHERS, Teacher
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training import checkpoint
 
 from . import evaluate, export
@@ -31,7 +32,7 @@ WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
 
 
 class TextToImage(Task):
-    """Distil a PixArt pipeline into x = D(2.5 z, 2.5, text), from prompts alone."""
+    """Distil a diffusers pipeline into x = D(s z, s, text), from prompts alone."""
 
     name = "text_to_image"
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
@@ -65,8 +66,9 @@ class TextToImage(Task):
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
         settings = self.config.teacher
+        name = adapter_of(settings.path) if settings.name == "auto" else settings.name
         given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+        return construct("teacher", name, TEACHERS.get(name), settings.options, *given)
 
     def make_generator(self, denoiser, conditions=no_condition) -> Generator:
         """The named generator around a trainable copy of the teacher's denoiser."""
@@ -89,18 +91,28 @@ class TextToImage(Task):
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         teacher: Denoiser = self.pipeline.denoiser()
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
-        student = copy.deepcopy(teacher).float().requires_grad_(True)
-        generator = self.make_generator(student, cache)
+        roles: dict[str, Denoiser] = {
+            role: copy.deepcopy(teacher).float().requires_grad_(True)
+            for role, settings in (("generator", self.config.generator), ("online", self.config.online))
+            if settings.kind == "full"
+        }
+        teacher, views = shared.share(teacher, self.adapters(), self.config.training.seed)
+        roles |= views
+        generator = self.make_generator(roles["generator"], cache)
         if self.config.generator.init != "teacher":
             load_generator(generator, Path(self.config.generator.init))
-        settings = self.config.online
-        if settings.kind == "lora":
-            online_score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
-        else:
-            online_score = online.full_copy(teacher).float()
         self._prepare_previews()
         self.pipeline.release_text_encoder()
-        return Players(teacher, online_score, generator)
+        return Players(teacher, roles["online"], generator)
+
+    def adapters(self) -> dict[str, shared.Adapter]:
+        """Roles that live on the teacher's own weights."""
+        kinds = (("generator", self.config.generator), ("online", self.config.online))
+        return {
+            role: shared.Adapter(settings.lora_rank, tuple(settings.lora_targets))
+            for role, settings in kinds
+            if settings.kind == "lora"
+        }
 
     def plan(self) -> list[str]:
         return [
@@ -154,7 +166,10 @@ class TextToImage(Task):
     def restore(self, weights: dict[str, Tensor]) -> Generator:
         """The averaged generator of a checkpoint, without its prompt cache."""
         self.pipeline = self.open_pipeline()
-        generator = self.make_generator(self.pipeline.denoiser().float())
+        denoiser: Denoiser = self.pipeline.denoiser()
+        adapters = {role: adapter for role, adapter in self.adapters().items() if role == "generator"}
+        views = shared.share(denoiser, adapters)[1]
+        generator = self.make_generator(views["generator"] if views else denoiser.float())
         apply_weights(generator, weights)
         return generator.eval().requires_grad_(False)
 
@@ -177,9 +192,11 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, TextToImagePipeline):
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
-            raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
+            raise UserError(f"stock diffusers runs no {named}: only one_step of a diffusers pipeline is exported")
+        if isinstance(generator.denoiser, shared.AdapterView):
+            generator.denoiser = shared.merged(generator.denoiser)
         return export.write_pipeline(self.pipeline, generator, out)
 
 
