@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import noise_laws, resources
+from scorefield import noise_laws
 from scorefield.errors import UserError
 from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import LabelLaw
 from scorefield.generators.stylegan2 import StyleGAN2Generator
 from scorefield.images import save_grid, save_image
-from scorefield.importer.open import open_network, stored
+from scorefield.importer.open import locate, open_network
 from scorefield.monitors import Probe
 from scorefield.networks import stylegan2
 from scorefield.random import Draws
@@ -212,10 +212,3 @@ class GANRefine(Task):
         write_atomically(out / "G_ema.pt", lambda part: torch.save(state, part))
         write_text(out / "README.md", USAGE)
         return out
-
-
-def locate(path: str) -> Path:
-    """A path that exists, or the same below assets/."""
-    given = Path(path)
-    inside = resources.root() / "assets" / path
-    return inside if not stored(given) and stored(inside) else given

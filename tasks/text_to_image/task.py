@@ -12,6 +12,7 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
+from scorefield.generators.weights import apply_weights, load_generator
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
@@ -20,7 +21,6 @@ from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.pixart import TextToImagePipeline
-from scorefield.training import checkpoint
 
 from . import evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
@@ -175,34 +175,3 @@ class TextToImage(Task):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
             raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
         return export.write_pipeline(self.pipeline, generator, out)
-
-
-def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
-    """Put averaged weights into a generator; raises UserError when they belong to another one."""
-    own = {name: p for name, p in generator.named_parameters()}
-    if missing := sorted(set(own) ^ set(weights)):
-        raise UserError(f"the saved generator does not fit this teacher: {missing[0]} is on one side only")
-    with torch.no_grad():
-        for name, value in weights.items():
-            if own[name].shape != value.shape:
-                raise UserError(
-                    f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
-                )
-            own[name].copy_(value)
-
-
-def load_generator(generator: Generator, source: Path) -> None:
-    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
-    from safetensors.torch import load_file
-
-    if source.is_dir():
-        folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
-        if folder is None:
-            raise UserError(f"{source} holds no whole checkpoint")
-        apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])
-        return
-    try:
-        weights = load_file(source)
-    except Exception as error:
-        raise UserError(f"cannot read generator weights from {source}: {error}") from error
-    apply_weights(generator, weights)
