@@ -43,13 +43,17 @@ class MeasureConfig:
     per_class: int = 16  # pictures of each class behind the diversity
 
     def __post_init__(self) -> None:
-        if self.samples < 5:
-            raise UserError(f"evaluation.samples must be at least 5 for a Fréchet distance, not {self.samples}")
+        self.check_samples()
         if self.per_class < 2 or self.real < 5 or self.batch < 1 or self.neighbours < 5 or self.nearest < 0:
             raise UserError(
                 "evaluation.per_class must be at least 2, real and neighbours at least 5, batch at least 1 and nearest "
                 "at least 0"
             )
+
+    def check_samples(self) -> None:
+        """Raise UserError for fewer samples than the figures are defined for."""
+        if self.samples < 5:
+            raise UserError(f"evaluation.samples must be at least 5 for a Fréchet distance, not {self.samples}")
 
     @property
     def network(self) -> str:
@@ -59,6 +63,7 @@ class MeasureConfig:
 
     def check(self) -> None:
         """Raise UserError for a feature network or a file that is not there, before anything heavy starts."""
+        self.check_samples()
         if self.network:
             check(self.network)
             if self.data == "none" and not self.reference:
@@ -108,7 +113,7 @@ class Meter:
     def _reference(self) -> Reference:
         settings, network = self.settings, self.network
         features = None if self.real is None else self.of_pictures(self.real.images).features
-        if features is not None and settings.save_reference:
+        if features is not None and settings.save_reference and ranks()[0] == 0:
             FeatureStatistics(network.identity).update(features).save(Path(settings.save_reference))
         if settings.reference:
             found = read_statistics(Path(settings.reference), network)

@@ -59,7 +59,7 @@ def nearest_pictures(folder: RunFolder, meter: "Meter", make: Callable[[Tensor],
     if meter.real is None or meter.reference.features is None:
         return
     pictures = make(torch.arange(count, device=meter.device))
-    made = meter.of_source(make, count).features
+    made = meter.of_source(make, count, alone=True).features
     places, distances = nearest(made, meter.reference.features)
     cards, records = [], []
     for row in range(count):

@@ -101,10 +101,11 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
     varied = diversity(task, meter, pictures)
     for who, by_class in varied.items():
         result[who]["diversity"] = sum(by_class.values()) / len(by_class)
-    write_json(task.folder.evaluation / "diversity.json", varied)
-    fragments.write(task.folder, "diversity", fragments.diversity_table(varied))
-    if settings.nearest:
-        fragments.nearest_pictures(task.folder, meter, lambda n: pictures.student(n, DRAW_SEED), settings.nearest)
+    if ranks()[0] == 0:
+        write_json(task.folder.evaluation / "diversity.json", varied)
+        fragments.write(task.folder, "diversity", fragments.diversity_table(varied))
+        if settings.nearest:
+            fragments.nearest_pictures(task.folder, meter, lambda n: pictures.student(n, DRAW_SEED), settings.nearest)
     return result | meter.facts()
 
 
