@@ -120,7 +120,7 @@ class Trainer:
                     sample = shared[0]
                 else:
                     salt = f"fresh-{update}" if config.fresh_samples else ""
-                    with torch.no_grad(), self._mode(self.generator, self.config.dropout == "off"):
+                    with torch.no_grad(), self._mode(self.generator, self.config.dropout == "none"):
                         sample = self._render(Draws(draws.seed, k, draws.indices, salt))
                 with self._synced(self.online_call, place == len(parts) - 1), self.clock("online"):
                     self.accelerator.backward(self._online_loss(sample, update))
@@ -157,7 +157,7 @@ class Trainer:
         x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
         sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
-        with self._mode(self.online, self.config.dropout != "off"), self._dropping(draws, f"online-{update}"):
+        with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
             with self._autocast():
                 online_x0 = self.online_call(x_t, sigma, condition).float()
             terms = self.generator.regularize_online(clean, sample.batch)
@@ -222,7 +222,7 @@ class Trainer:
     def _mode(self, module: nn.Module, training: bool) -> Iterator[None]:
         """``module`` in training or evaluation mode within; where no dropout is wanted its mode is left alone."""
         before = module.training
-        if self.config.dropout == "off" or before == training:
+        if self.config.dropout == "none" or before == training:
             yield
             return
         module.train(training)
@@ -234,7 +234,7 @@ class Trainer:
     @contextmanager
     def _dropping(self, draws: Draws, stream: str) -> Iterator[None]:
         """torch's own random numbers, which dropout uses, keyed like all others so that a resumed run drops alike."""
-        if self.config.dropout == "off":
+        if self.config.dropout == "none":
             yield
             return
         devices = [self.device] if self.device.type == "cuda" else []

@@ -81,7 +81,7 @@ class ClassToImage(Task):
             network,
             settings.sigma_min,
             settings.sigma_max,
-            native_training=self.config.training.dropout != "off",
+            native_training=self.config.training.dropout != "none",
             learns_augmentation=bool(self.config.online.augment),
         ).eval()
         if found.shape[0] != 3:

@@ -82,7 +82,7 @@ class GANRefine(Task):
         network = open_network(locate(settings.path))
         if isinstance(network, stylegan2.Generator):
             raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
-        native = self.config.training.dropout != "off"
+        native = self.config.training.dropout != "none"
         return EDMDenoiser(network, settings.sigma_min, settings.sigma_max, native_training=native).eval()
 
     def open_generator(self) -> StyleGAN2Generator:
