@@ -157,11 +157,14 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
-    rows = [(who, summary[who]) for who in ("real", "teacher", "student") if who in summary]
-    if not rows:
+    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
+    keys = ("steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score")
+    keys += ("precision", "recall", "diversity", "seconds_per_image")
+    keys = tuple(key for key in keys if any(row.get(key) is not None for _, row in rows))
+    if not rows or not keys:
         return
-    keys = ("steps", "prompt_accuracy", "frechet", "precision", "recall", "diversity", "seconds_per_image")
-    print(f"{'':8}" + "".join(f"{key:>19}" for key in keys))
+    names = {"frechet": str(summary.get("frechet_name") or "frechet")}
+    print(f"{'':8}" + "".join(f"{names.get(key, key):>19}" for key in keys))
     for who, row in rows:
         cells = [row.get(key) for key in keys]
         texts = ["" if c is None else str(c) if isinstance(c, int) else f"{c:.4f}" for c in cells]

@@ -5,6 +5,7 @@ from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
 
+DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
 
@@ -43,6 +44,9 @@ class TrainingConfig:
     online_updates: int = 1  # online-score updates per generator update
     online_warmup: int = 0  # first iterations in which the online score alone learns
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
+    # which networks are in training mode, with their dropout: "none", "trained" (the one that learns, as SiD does)
+    # or "matched" (Diff-Instruct: in the generator's update teacher and online score drop the same)
+    dropout: str = "none"
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
@@ -76,6 +80,13 @@ class TrainingConfig:
             raise UserError(
                 f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "
                 f"{self.iterations} iterations"
+            )
+        if self.dropout not in DROPOUTS:
+            raise UserError(f'training.dropout "{self.dropout}" is unknown: {suggest(self.dropout, DROPOUTS)}')
+        if self.dropout == "trained" and not self.fresh_samples:
+            raise UserError(
+                "training.dropout=trained needs training.fresh_samples=true: the generator drops nothing in what the "
+                "online score learns from"
             )
         if self.batch % self.accumulation:
             raise UserError(

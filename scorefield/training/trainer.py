@@ -89,6 +89,7 @@ class Trainer:
         self.images = 0
         self.nan_samples = torch.zeros((), device=device)
         self.seen: dict[str, Tensor] = {}
+        self.online_terms: set[str] = set()  # names of figures that come with the online score's updates
         self.updates = 0  # of the generator, since the last figures
 
     def _wrap(self, module: nn.Module):
@@ -119,7 +120,7 @@ class Trainer:
                     sample = shared[0]
                 else:
                     salt = f"fresh-{update}" if config.fresh_samples else ""
-                    with torch.no_grad():
+                    with torch.no_grad(), self._mode(self.generator, self.config.dropout == "none"):
                         sample = self._render(Draws(draws.seed, k, draws.indices, salt))
                 with self._synced(self.online_call, place == len(parts) - 1), self.clock("online"):
                     self.accelerator.backward(self._online_loss(sample, update))
@@ -144,7 +145,7 @@ class Trainer:
             self.average.reset(self.generator.averaged())
 
     def _render(self, draws: Draws) -> Sample:
-        with self.clock("generator"), self._autocast():
+        with self.clock("generator"), self._dropping(draws, "generator"), self._autocast():
             batch = self.generator.draw(draws)
             return Sample(draws, batch, self.generator_call(batch).float())
 
@@ -152,15 +153,22 @@ class Trainer:
         """Weighted denoising error of the online score on the generator's samples."""
         x0, draws = sample.x0.detach(), sample.draws
         whole = finite_rows(x0)
-        x0 = clean_rows(x0, whole)
+        clean = clean_rows(x0, whole)
+        x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
         sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
-        with self._autocast():
-            online_x0 = self.online_call(x_t, sigma, sample.batch.online_condition).float()
+        with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
+            with self._autocast():
+                online_x0 = self.online_call(x_t, sigma, condition).float()
+            terms = self.generator.regularize_online(clean, sample.batch)
         good = finite_rows(online_x0) & whole
         error = (clean_rows(online_x0, good) - x0).square().flatten(1).mean(1) * good
         loss = self._mean(self.weighting(sigma) * error)
         self._note("loss/online", loss)
+        for name, term in terms.items():
+            self._note(f"loss/{name}", term)
+            self.online_terms.add(f"loss/{name}")
+            loss = loss + term / self.config.accumulation
         return loss
 
     def _generator_loss(self, sample: Sample, k: int) -> Tensor:
@@ -176,11 +184,12 @@ class Trainer:
         jacobian = self.loss.needs_jacobian
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
-            with self.clock("teacher"):
+            matched = self.config.dropout == "matched"
+            with self.clock("teacher"), self._mode(self.plain_teacher, matched), self._dropping(draws, "scores"):
                 teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
-                with self.clock("online_forward"):
+                with self.clock("online_forward"), self._mode(self.online, matched), self._dropping(draws, "scores"):
                     online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
             extra = {"eps": eps} if "eps" in self.loss.needs else {}
             if "teacher_uncond" in self.loss.needs:
@@ -191,6 +200,9 @@ class Trainer:
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
         extra = {key: clean_rows(value, good) for key, value in extra.items()}
         losses = self.loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=online_x0, **extra)
+        factors = self.generator.weigh(x_t.detach(), sigma, batch)
+        if factors is not None:
+            losses = losses * factors.detach()
         loss = self._mean(clean_rows(losses, good))
         self._note("loss/generator", loss)
         with torch.no_grad():
@@ -205,6 +217,30 @@ class Trainer:
         return loss
 
     # ------------------------------------------------------------------ small print
+
+    @contextmanager
+    def _mode(self, module: nn.Module, training: bool) -> Iterator[None]:
+        """``module`` in training or evaluation mode within; where no dropout is wanted its mode is left alone."""
+        before = module.training
+        if self.config.dropout == "none" or before == training:
+            yield
+            return
+        module.train(training)
+        try:
+            yield
+        finally:
+            module.train(before)
+
+    @contextmanager
+    def _dropping(self, draws: Draws, stream: str) -> Iterator[None]:
+        """torch's own random numbers, which dropout uses, keyed like all others so that a resumed run drops alike."""
+        if self.config.dropout == "none":
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(draws.bits(f"dropout-{stream}", 1)[0, 0]) & 0x7FFFFFFFFFFFFFFF)
+            yield
 
     def _parts(self, k: int) -> list[Draws]:
         """The draws of this process, one per micro-batch, keyed by place in the global batch."""
@@ -232,7 +268,7 @@ class Trainer:
 
     def figures(self, iterations: int) -> dict[str, float]:
         """Averages since the last call over ``iterations`` and all processes; the one place where the host waits."""
-        scale = {"loss/online": iterations * self.config.online_updates}
+        scale = dict.fromkeys({"loss/online", *self.online_terms}, iterations * self.config.online_updates)
         shares = self.config.accumulation
         averaged = {"loss/online", "loss/generator", "sigma/mean", "x0_gap/rms"}
         seen = torch.stack([*self.seen.values(), self.generator_player.norm, self.online_player.norm])
