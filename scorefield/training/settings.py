@@ -48,6 +48,8 @@ class TrainingConfig:
     # or "matched" (Diff-Instruct: in the generator's update teacher and online score drop the same)
     dropout: str = "none"
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
+    # {iteration: the teacher's scale from there on}
+    guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
     generator: PlayerConfig = field(default_factory=PlayerConfig)
@@ -92,6 +94,11 @@ class TrainingConfig:
             raise UserError(
                 f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"
             )
+
+    def guidance_at(self, iteration: int) -> float:
+        """The teacher's guidance scale of an iteration."""
+        passed = [k for k in self.guidance_stages if k <= iteration]
+        return self.guidance_stages[max(passed)] if passed else self.guidance_scale
 
 
 @dataclass
