@@ -109,8 +109,10 @@ def print_plan(task, device: str) -> None:
 
 def passes_per_iteration(loss, training) -> float:
     """Cost of one iteration per image in forward passes (a parameter gradient is 3, an input gradient 2)."""
+    from scorefield.training import evaluations
+
     shared = training.accumulation == 1 and not training.fresh_samples
-    teacher = (1 if training.guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
+    teacher = evaluations.passes(loss, training.guidance_scale) * (2 if loss.needs_jacobian else 1)
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
     updates = training.online_updates * (3 if shared else 4) if loss.needs_online else 0

@@ -34,11 +34,13 @@ class Batch:
         latents: named tensors [B, …] that ``render`` turns into x0: noise, cameras, particle numbers …
         teacher_condition: what the teacher is told (a prompt, perhaps with a view word).
         online_condition: what the online score is told (the same, or a camera vector).
+        negative_condition: a negative prompt, for losses that need one; {} where there is none.
     """
 
     latents: dict[str, Tensor]
     teacher_condition: Condition = field(default_factory=dict)
     online_condition: Condition = field(default_factory=dict)
+    negative_condition: Condition = field(default_factory=dict)
 
 
 @dataclass

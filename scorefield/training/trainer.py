@@ -19,6 +19,7 @@ from scorefield.generators.base import Batch, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
+from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.settings import TrainingConfig
 
@@ -63,15 +64,12 @@ class Trainer:
         world = self.accelerator.num_processes
         if config.batch % (world * config.accumulation):
             raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
-        known = {"teacher_uncond", "eps"}
-        if missing := set(loss.needs) - known:
-            raise UserError(f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide")
-
-        self.plain_teacher = teacher.to(device).eval()
+        teacher.to(device).eval()
         # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
         if not any(p is q for p in teacher.parameters() for q in trainable(online)):
             teacher.requires_grad_(False)
         self.teacher = Guided(teacher, config.guidance_scale, config.split_guidance)
+        self.evaluations = Evaluations(loss, self.teacher, config.iterations)
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
@@ -180,23 +178,22 @@ class Trainer:
         whole = finite_rows(x0)
         x0 = clean_rows(x0, whole)
         sigma = noise_laws.law_at(self.generator_noise, k)(draws.uniform("sigma"))
-        eps = draws.normal("eps", *x0.shape[1:])
-        x_t = x0 + spread(sigma, x0) * eps
+        with self.clock("teacher"), self._autocast():
+            x_t, extra = self.evaluations.point(x0, sigma, draws, batch, k)
         jacobian = self.loss.needs_jacobian
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             matched = self.config.dropout == "matched"
             with self.clock("teacher"), self._mode(self.plain_teacher, matched), self._dropping(draws, "scores"):
-                teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
+                teacher_x0, asked = self.evaluations.ask(seen, sigma, batch)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
                 with self.clock("online_forward"), self._mode(self.online, matched), self._dropping(draws, "scores"):
                     online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
-            extra = {"eps": eps} if "eps" in self.loss.needs else {}
-            if "teacher_uncond" in self.loss.needs:
-                null = self.plain_teacher.null_condition(batch.teacher_condition)
-                extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
+        extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
+        for value in (x_t.detach(), *extra.values()):
+            good = good & finite_rows(value)
         self.nan_samples += self.accelerator.reduce((~good).sum().float(), "sum")  # the same count in every process
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
         extra = {key: clean_rows(value, good) for key, value in extra.items()}
