@@ -211,6 +211,10 @@ class TextToImagePipeline(Teacher):
         parts = [self.vae.decode(part / scale, return_dict=False)[0] for part in latents.float().split(batch)]
         return torch.cat(parts).clamp(-1, 1)
 
+    def encode_images(self, images: Tensor) -> Tensor:
+        """As the base says: the mean of the autoencoder's posterior, scaled."""
+        return self.vae.encode(images.float()).latent_dist.mode() * self.vae.config.scaling_factor
+
     def sample(
         self,
         denoiser: Denoiser,

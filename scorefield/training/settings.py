@@ -41,6 +41,8 @@ class TrainingConfig:
     online_warmup: int = 0  # first iterations in which the online score alone learns
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
+    # {iteration: the teacher's scale from there on}
+    guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
     generator: PlayerConfig = field(default_factory=PlayerConfig)
@@ -73,6 +75,11 @@ class TrainingConfig:
             raise UserError(
                 f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"
             )
+
+    def guidance_at(self, iteration: int) -> float:
+        """The teacher's guidance scale of an iteration."""
+        passed = [k for k in self.guidance_stages if k <= iteration]
+        return self.guidance_stages[max(passed)] if passed else self.guidance_scale
 
 
 @dataclass

@@ -110,6 +110,7 @@ class Trainer:
         """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
         ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
+        self.teacher.scale = config.guidance_at(k)
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
 
@@ -153,7 +154,7 @@ class Trainer:
         x0, draws = sample.x0.detach(), sample.draws
         whole = finite_rows(x0)
         x0 = clean_rows(x0, whole)
-        sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
+        sigma = noise_laws.law_at(self.online_noise, draws.iteration)(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
         with self._autocast():
             online_x0 = self.online_call(x_t, sigma, sample.batch.online_condition).float()
@@ -170,7 +171,7 @@ class Trainer:
             x0.register_hook(lambda g: clean_rows(g, finite_rows(g)))
         whole = finite_rows(x0)
         x0 = clean_rows(x0, whole)
-        sigma = self.generator_noise(draws.uniform("sigma"))
+        sigma = noise_laws.law_at(self.generator_noise, k)(draws.uniform("sigma"))
         eps = draws.normal("eps", *x0.shape[1:])
         x_t = x0 + spread(sigma, x0) * eps
         jacobian = self.loss.needs_jacobian
