@@ -67,7 +67,9 @@ class MeasureConfig:
         if self.network:
             check(self.network)
             if self.data == "none" and not self.reference:
-                raise UserError("evaluation.data=none leaves nothing to compare with: give evaluation.reference=FILE.npz")
+                raise UserError(
+                    "evaluation.data=none leaves nothing to compare with: give evaluation.reference=FILE.npz"
+                )
         if self.reference and not Path(self.reference).is_file():
             raise UserError(f'evaluation.reference "{self.reference}" does not exist')
         if self.save_reference and self.data == "none":

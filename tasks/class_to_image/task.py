@@ -160,7 +160,9 @@ class ClassToImage(Task):
         pictures = plain(generator)(self.batch(generator, places, PREVIEW_SEED, self.classes(count))).clamp(-1, 1)
         columns = min(8, count)
         save_grid(pictures, self.folder.samples / f"iteration-{iteration:06d}.png", columns)
-        words = [f"start noise {place}, {self.word(number)}" for place, number in enumerate(self.classes(count).tolist())]
+        words = [
+            f"start noise {place}, {self.word(number)}" for place, number in enumerate(self.classes(count).tolist())
+        ]
         layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
         write_json(self.folder.samples / "layout.json", layout)
         return self.running.figures(self, generator) if self.running is not None else {}

@@ -53,7 +53,8 @@ def test_statistics_are_taken_from_the_same_network_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("nothing", "no feature network"), ("hub:inceptoin", "hub:inception"), ("file.pth", "weights")]
+    ("name", "message"),
+    [("nothing", "no feature network"), ("hub:inceptoin", "hub:inception"), ("file.pth", "weights")],
 )
 def test_what_is_no_feature_network(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
@@ -124,7 +125,9 @@ def test_mobilenet_as_a_list_of_operations(tmp_path):
     first, depth, last = torch.randn(4, 3, 3, 3), torch.randn(4, 1, 3, 3), torch.randn(1280, 4, 1, 1)
     head = torch.randn(5, 1280, 1, 1) / 30
     weights = {0: first, 1: depth, 3: last, 5: head}
-    tensors = {f"op{k}.weight": w for k, w in weights.items()} | {f"op{k}.bias": w[:, 0, 0, 0].clone() for k, w in weights.items()}
+    tensors = {f"op{k}.weight": w for k, w in weights.items()} | {
+        f"op{k}.bias": w[:, 0, 0, 0].clone() for k, w in weights.items()
+    }
     conv = {"stride": 1, "same": 1, "act": 0}
     ops = [
         [0, "CONV_2D", [7], 8, {"stride": 2, "same": 1, "act": 3}],

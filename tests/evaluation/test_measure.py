@@ -1,4 +1,4 @@
-"""The meter: figures that depend on seed and number of pictures alone, intervals, and the figures of others' packages."""
+"""The meter: figures that depend on seed and number of pictures alone, intervals, the figures of other packages."""
 
 import multiprocessing
 from pathlib import Path
@@ -115,7 +115,9 @@ def test_figures_of_torch_fidelity():
     assert metrics.kid(real, fake, subsets=1)[0] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-5)
     theirs = isc_features_to_metric(fake, splits=1)
     assert metrics.inception_score(fake, 1)[0] == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
-    sides = [{"mu": x.double().numpy().mean(0), "sigma": np.cov(x.double().numpy(), rowvar=False)} for x in (real, fake)]
+    sides = [
+        {"mu": x.double().numpy().mean(0), "sigma": np.cov(x.double().numpy(), rowvar=False)} for x in (real, fake)
+    ]
     theirs = fid_statistics_to_metric(*sides, False)
     assert metrics.frechet_distance(real, fake) == pytest.approx(theirs["frechet_inception_distance"], rel=1e-9)
 

@@ -83,7 +83,7 @@ def test_ratios_are_clipped():
 
 
 class Moments(nn.Module):
-    """Stands for an encoder whose channel mean can be any quadratic of one number, so that log p / q is within reach."""
+    """Stands for an encoder whose channel mean can be any quadratic of one number: log p / q is within reach."""
 
     shape, label_dim = (1, 1, 1), 0
 
@@ -100,7 +100,9 @@ def test_the_discriminator_learns_the_log_ratio_of_the_noised_densities():
     """Real pictures are points whose noised law is N(0.4, 0.5^2), generated ones N(-0.3, 0.8^2) noised by 0.5."""
     net = Moments()
     real = classified(torch.full((4, 1, 1, 1), 178, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ["a"])
-    term = AdversarialTerm(AdversarialConfig(weight=1.0), DivergenceConfig(), net, real, lambda u: torch.full_like(u, 0.5))
+    term = AdversarialTerm(
+        AdversarialConfig(weight=1.0), DivergenceConfig(), net, real, lambda u: torch.full_like(u, 0.5)
+    )
     optimizer = torch.optim.LBFGS([net.weight], max_iter=60, line_search_fn="strong_wolfe")
     batch = Batch(term.draw(Draws(0, 0, torch.arange(60_000))))
     x0 = -0.3 + 0.8 * Draws(0, 0, torch.arange(60_000)).normal("x0", 1, 1, 1)
@@ -186,7 +188,9 @@ def trained(terms=None, iterations=3, **loss):
     generator = OneStepGenerator(student, teacher.shape, 2.5, labels)
     score = full_copy(teacher)
     player = PlayerConfig(learning_rate=1e-3)
-    config = TrainingConfig(iterations=iterations, batch=4, device="cpu", generator=player, online=player, sigma_data=0.5)
+    config = TrainingConfig(
+        iterations=iterations, batch=4, device="cpu", generator=player, online=player, sigma_data=0.5
+    )
     if terms is not None:
         generator = build_terms(terms, generator, score, config, "cpu")
     trainer = Trainer(config, teacher, score, generator, losses.build(loss.pop("loss", "diff_instruct"), **loss))
@@ -254,7 +258,9 @@ def test_an_anchor_measures_the_way_from_the_start():
         for p in student.parameters():
             p.add_(torch.randn_like(p) * 0.02)
     now = generator(batch)
-    assert float(term.generator(now, batch, 0).detach()) == pytest.approx(2 * float((now - start).square().mean()), rel=1e-5)
+    assert float(term.generator(now, batch, 0).detach()) == pytest.approx(
+        2 * float((now - start).square().mean()), rel=1e-5
+    )
     assert not [name for name, _ in WithTerms(generator, [term]).named_parameters() if "start" in name]
 
 
@@ -275,7 +281,7 @@ def test_lpips_with_a_trunk_from_a_file(tmp_path):
         x, y = part(x), part(y)
         if place in taps:
             unit = [v / (v.square().sum(1, keepdim=True).sqrt() + 1e-10) for v in (x, y)]
-            wanted = wanted + direct.lins[taps.index(place)](((unit[0] - unit[1]) ** 2)).mean((1, 2, 3))
+            wanted = wanted + direct.lins[taps.index(place)]((unit[0] - unit[1]) ** 2).mean((1, 2, 3))
     torch.testing.assert_close(distance(a, b), wanted.detach(), rtol=1e-4, atol=1e-6)
     moved = a.clone().requires_grad_(True)
     distance(moved, b).sum().backward()

@@ -13,6 +13,7 @@ from scorefield.evaluation.judge import Judge
 from scorefield.importer.open import open_network
 from scorefield.random import Draws
 from scorefield.runfolder import RunFolder
+from scorefield.training.trainer import Trainer
 from tasks.class_to_image import ClassToImage
 from tasks.class_to_image.settings import ClassToImageConfig
 
@@ -80,7 +81,15 @@ def test_a_run_with_classes_and_its_files(place, capsys):
     out = place / "run"
     summary = json.loads((out / "summary.json").read_text())
     for who in ("real", "teacher", "student"):
-        assert summary[who].keys() >= {"frechet", "kid", "inception_score", "precision", "recall", "density", "coverage"}
+        assert summary[who].keys() >= {
+            "frechet",
+            "kid",
+            "inception_score",
+            "precision",
+            "recall",
+            "density",
+            "coverage",
+        }
     assert summary["teacher"]["steps"] == 3
     assert summary["student"]["steps"] == 1
     assert summary["frechet_name"] == "FD-judge"
@@ -155,18 +164,28 @@ def test_the_online_score_alone_learns_of_augmentation(place):
     sigma = torch.ones(3)
     told = players.online(x0, sigma, condition)
     assert not torch.allclose(told, players.online(x0, sigma, {}))
-    names = {n for player in (players.online, players.generator) for n, p in player.named_parameters() if p.requires_grad}
+    names = {
+        n for player in (players.online, players.generator) for n, p in player.named_parameters() if p.requires_grad
+    }
     assert {n for n in names if "map_augment" in n} == {"network.model.map_augment.weight"}  # the online score's
+
+
+def trainer_of(started):
+    players = started.build()
+    parts = players.teacher, players.online, players.generator
+    return players, Trainer(started.config.training, *parts, started.config.build_loss())
 
 
 @pytest.mark.parametrize("mode", ["none", "trained", "matched"])
 def test_dropout_modes(place, mode):
     """Which networks drop in which update."""
-    from scorefield.training.trainer import Trainer
-
-    started = task(place, f"training.dropout={mode}", f"training.fresh_samples={str(mode == 'trained').lower()}", teacher="free")
+    started = task(
+        place, f"training.dropout={mode}", f"training.fresh_samples={str(mode == 'trained').lower()}", teacher="free"
+    )
     players = started.build()
-    trainer = Trainer(started.config.training, players.teacher, players.online, players.generator, started.config.build_loss())
+    trainer = Trainer(
+        started.config.training, players.teacher, players.online, players.generator, started.config.build_loss()
+    )
     seen = []
     student = players.generator.denoiser
     for name, player in (("teacher", players.teacher), ("online", players.online), ("student", student)):
@@ -183,12 +202,12 @@ def test_dropout_modes(place, mode):
 
 
 def test_matched_networks_drop_the_same(place):
-    """Teacher and online score are still the same network: with equal masks they agree, with unequal ones they would not."""
-    from scorefield.training.trainer import Trainer
-
+    """Teacher and online score are still the same network: with equal masks they agree, else they would not."""
     started = task(place, "training.dropout=matched", "loss.name=diff_instruct", teacher="free")
     players = started.build()
-    trainer = Trainer(started.config.training, players.teacher, players.online, players.generator, started.config.build_loss())
+    trainer = Trainer(
+        started.config.training, players.teacher, players.online, players.generator, started.config.build_loss()
+    )
     sample = trainer._render(trainer._parts(0)[0])
     loss = trainer._generator_loss(sample, 0)
     assert abs(float(loss.detach())) < 1e-6
@@ -232,7 +251,9 @@ def test_another_architecture_is_no_start(place, capsys):
     assert "architecture" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted((resources.root() / "configs" / "class_to_image").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((resources.root() / "configs" / "class_to_image").glob("*.yaml")), ids=lambda p: p.stem
+)
 def test_presets_read_and_follow_the_recipe(path):
     found = configuration.load(ClassToImageConfig, path)
     loss, training = found.build_loss(), found.training

@@ -33,7 +33,7 @@ class ConvHead(nn.Module):
         self.first, self.norm = nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(8, width)
         self.last = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.silu(self.norm(self.first(x))))
@@ -62,7 +62,9 @@ class AdversarialTerm(Term):
         noise_law: Callable[[Tensor], Tensor],
     ):
         if real.images.shape[1:] != online.shape:
-            raise UserError(f"terms.adversarial.data has pictures {list(real.images.shape[1:])}, not {list(online.shape)}")
+            raise UserError(
+                f"terms.adversarial.data has pictures {list(real.images.shape[1:])}, not {list(online.shape)}"
+            )
         if online.label_dim and real.classes != online.label_dim:
             raise UserError(f"terms.adversarial.data has {real.classes} classes, the teacher {online.label_dim}")
         self.settings, self.ratio, self.net, self.real, self.noise_law = settings, ratio, online, real, noise_law
