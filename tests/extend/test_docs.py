@@ -20,12 +20,16 @@ from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
 from scorefield.noise import DiscreteVP, karras_sigmas
 from scorefield.noise_laws import NOISE_LAWS
 from scorefield.training.settings import TrainingConfig
+from tasks.class_to_image.settings import ClassToImageConfig
+from tasks.gan_refine.settings import GANRefineConfig
 from tasks.text_to_image.settings import TextToImageConfig
 
 from .packages import ROOT, blocks, section
 
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-KNOWN, FREE = configuration.dotted_keys(TextToImageConfig), configuration.free_sections(TextToImageConfig)
+SCHEMAS = (TextToImageConfig, GANRefineConfig, ClassToImageConfig)
+KNOWN = sorted({key for schema in SCHEMAS for key in configuration.dotted_keys(schema)})
+FREE = sorted({key for schema in SCHEMAS for key in configuration.free_sections(schema)})
 SECTIONS = {key.split(".")[0] for key in KNOWN}
 EXTRA = {"ring.radius", "ring.std", "loss.temperature"}  # of CONTRIBUTING's own package
 
