@@ -160,9 +160,9 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
     rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
-    keys = ("steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score")
-    keys += ("precision", "recall", "diversity", "seconds_per_image")
-    keys = tuple(key for key in keys if any(row.get(key) is not None for _, row in rows))
+    known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
+    known += ["precision", "recall", "diversity", "seconds_per_image"]
+    keys = [key for key in known if any(row.get(key) is not None for _, row in rows)]
     if not rows or not keys:
         return
     names = {"frechet": str(summary.get("frechet_name") or "frechet")}

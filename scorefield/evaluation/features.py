@@ -131,8 +131,8 @@ def check(name: str) -> None:
             raise UserError(f'no feature network is called "{name}": {suggest(name, HUB)}')
     elif judge_folder(name) is None and not Path(name).is_file():
         raise UserError(
-            f'there is no feature network "{name}": give a judge\'s folder or asset, Inception weights of torch-fidelity '
-            "(.pth), a MobileNetV2 as .safetensors, or hub:inception to fetch FID's network"
+            f'there is no feature network "{name}": give a judge\'s folder or asset, Inception weights of '
+            "torch-fidelity (.pth), a MobileNetV2 as .safetensors, or hub:inception to fetch FID's network"
         )
 
 

@@ -1,8 +1,8 @@
 """MobileNetV2 from a list of operations: a .safetensors file whose metadata holds the graph, as mobile converters give.
 
 Metadata: ``input``, the number of the input value; ``ops``, JSON [[place, kind, inputs, output, options] …] in order.
-Tensors: ``opN.weight`` [out, in per group, k, k] and ``opN.bias`` [out] of the convolution at place N, batch norms folded
-in. Options: ``stride``; ``same`` (pad as TensorFlow does, more at the end); ``act``: 0 none, 1 relu, 3 relu6.
+Tensors: ``opN.weight`` [out, in per group, k, k] and ``opN.bias`` [out] of the convolution at place N, with batch norms
+folded in. Options: ``stride``; ``same`` (pad as TensorFlow does, more at the end); ``act``: 0 none, 1 relu, 3 relu6.
 """
 
 import json

@@ -69,8 +69,8 @@ def nearest_pictures(folder: RunFolder, meter: "Meter", make: Callable[[Tensor],
             path = folder.evaluation / "nearest" / f"{row:04d}-{who.replace(' ', '-')}.png"
             save_image(image, path)
             sides += (
-                f'<div class="side"><img src="{picture_uri(path)}" alt="{who}"><div class="who"><span>{who}</span></div>'
-                "</div>"
+                f'<div class="side"><img src="{picture_uri(path)}" alt="{who}">'
+                f'<div class="who"><span>{who}</span></div></div>'
             )
         distance = float(distances[row])
         records.append({"sample": row, "real": int(places[row]), "distance": distance})
@@ -96,8 +96,10 @@ def truncation_sweep(rows: list[dict[str, float]], name: str) -> str:
         found = [Series(key.split()[0], [(row["psi"], row[key]) for row in rows]) for key in keys if key.endswith(kind)]
         chart = Chart(title, found, "truncation psi", {})
         marks = "".join(f'<span><i class="{css}"></i>{escape(text)}</span>' for css, text in legend(chart))
-        charts += f'<figure class="chart"><h3>{escape(title)}</h3>{line_chart(chart)}<div class="legend">{marks}</div></figure>'
+        drawn = f'{line_chart(chart)}<div class="legend">{marks}</div>'
+        charts += f'<figure class="chart"><h3>{escape(title)}</h3>{drawn}</figure>'
+    heads = [key.replace("frechet", name) for key in keys]
     cells = [[f"{row['psi']:g}", *(figure(row[key]) for key in keys)] for row in rows]
     text = "Towards the mean latent (psi below 1) pictures get cleaner and more alike; equal latents before and after."
-    body = f'<div class="charts">{charts}</div>{table(["psi", *keys], cells)}'
+    body = f'<div class="charts">{charts}</div>{table(["psi", *heads], cells)}'
     return section("Truncation", text, body)

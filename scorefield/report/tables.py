@@ -58,11 +58,13 @@ def ratio(top: Any, bottom: Any) -> float | None:
     return a / b if a is not None and b is not None and b > 0 else None
 
 
-def cell(key: str, value: object) -> str:
-    """One table cell; a dash where there is no number."""
-    found = number(value)
+def cell(key: str, value: object, spread: object = None) -> str:
+    """One table cell, with its interval where there is one; a dash where there is no number."""
+    found, ends = number(value), interval(spread)
     if found is None:
         return "–"
+    if ends is not None:
+        return f"{figure(found)} ({figure(ends[0])} to {figure(ends[1])})"
     if key in SHARES:
         return share(found)
     return seconds(found) if key == "seconds_per_image" else figure(found)
@@ -82,7 +84,7 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
-    rows = [[name, *(cell(k, o.get(k)) for k in keys)] for name, o in objects.items() if o]
+    rows = [[name, *(cell(k, o.get(k), o.get(f"{k}_interval")) for k in keys)] for name, o in objects.items() if o]
     last = []
     for key in keys:
         value = ratio(objects[right].get(key), objects[left].get(key)) if key in RATIOS else None

@@ -135,6 +135,10 @@ class EDMDenoiser(Denoiser):
         if self.label_dim == 0:
             raise UserError("this network is unconditional: its condition must not hold a label")
         if not labels.is_floating_point():
+            if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < self.label_dim:
+                raise UserError(
+                    f"labels run from {int(labels.min())} to {int(labels.max())}; classes are 0 to {self.label_dim - 1}"
+                )
             labels = F.one_hot(labels, self.label_dim)
         if labels.shape != (len(x_t), self.label_dim):
             raise UserError(f"label must have shape [{len(x_t)}, {self.label_dim}], got {list(labels.shape)}")

@@ -184,7 +184,7 @@ class Trainer:
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             matched = self.config.dropout == "matched"
-            with self.clock("teacher"), self._mode(self.plain_teacher, matched), self._dropping(draws, "scores"):
+            with self.clock("teacher"), self._mode(self.teacher.denoiser, matched), self._dropping(draws, "scores"):
                 teacher_x0, asked = self.evaluations.ask(seen, sigma, batch)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:

@@ -1,6 +1,7 @@
 """Measure and show: real pictures, the many-step teacher and the one-step student."""
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,6 +40,10 @@ class Pictures:
         batch = self.task.batch(self.generator, places, seed, labels)
         z = batch.latents["z"]
         return heun(self.task.teacher, batch.teacher_condition, z, steps=self.steps, batch=len(z)).clamp(-1, 1)
+
+    def told(self, who: str, seed: int, labels: Tensor, places: Tensor) -> Tensor:
+        """Pictures of one player whose class is the place's in ``labels``."""
+        return getattr(self, who)(places, seed, labels[places])
 
     def labels(self, places: Tensor, seed: int) -> Tensor | None:
         """Classes int64 [B] of drawn pictures; None where there are none."""
@@ -91,8 +96,7 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
     counts = {"teacher": settings.teacher_samples or samples, "student": samples}
     seen = {}
     for who, count in counts.items():
-        make = getattr(pictures, who)
-        seen[who] = meter.of_source(lambda places, make=make: make(places, DRAW_SEED), count)
+        seen[who] = meter.of_source(partial(getattr(pictures, who), seed=DRAW_SEED), count)
         result[who] |= meter.figures(seen[who]) | classes_read(task, meter, pictures, seen[who])
         result[who]["samples"] = count
     if meter.ceiling is not None:
@@ -126,8 +130,7 @@ def diversity(task: "ClassToImage", meter: Meter, pictures: Pictures) -> dict[st
     names = names or [task.word(number) for number in range(classes)]
     found = {}
     for who in ("teacher", "student"):
-        make = getattr(pictures, who)
-        seen = meter.of_source(lambda n, make=make: make(n, DIVERSITY_SEED, labels[n]), len(labels))
+        seen = meter.of_source(partial(pictures.told, who, DIVERSITY_SEED, labels), len(labels))
         found[who] = diversity_by_class(seen.features, labels, names)
     return found
 

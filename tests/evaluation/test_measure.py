@@ -1,4 +1,4 @@
-"""The meter: figures that depend on seed and number of pictures alone, intervals, and the figures of others' packages."""
+"""The meter: figures that depend on seed and number of pictures alone, intervals, the figures of other packages."""
 
 import multiprocessing
 from pathlib import Path

@@ -83,7 +83,7 @@ def test_ratios_are_clipped():
 
 
 class Moments(nn.Module):
-    """Stands for an encoder whose channel mean can be any quadratic of one number, so that log p / q is within reach."""
+    """Stands for an encoder whose channel mean can be any quadratic of one number: log p / q is within reach."""
 
     shape, label_dim = (1, 1, 1), 0
 

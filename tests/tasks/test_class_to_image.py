@@ -13,6 +13,7 @@ from scorefield.evaluation.judge import Judge
 from scorefield.importer.open import open_network
 from scorefield.random import Draws
 from scorefield.runfolder import RunFolder
+from scorefield.training.trainer import Trainer
 from tasks.class_to_image import ClassToImage
 from tasks.class_to_image.settings import ClassToImageConfig
 
@@ -169,11 +170,15 @@ def test_the_online_score_alone_learns_of_augmentation(place):
     assert {n for n in names if "map_augment" in n} == {"network.model.map_augment.weight"}  # the online score's
 
 
+def trainer_of(started):
+    players = started.build()
+    parts = players.teacher, players.online, players.generator
+    return players, Trainer(started.config.training, *parts, started.config.build_loss())
+
+
 @pytest.mark.parametrize("mode", ["none", "trained", "matched"])
 def test_dropout_modes(place, mode):
     """Which networks drop in which update."""
-    from scorefield.training.trainer import Trainer
-
     started = task(
         place, f"training.dropout={mode}", f"training.fresh_samples={str(mode == 'trained').lower()}", teacher="free"
     )
@@ -197,9 +202,7 @@ def test_dropout_modes(place, mode):
 
 
 def test_matched_networks_drop_the_same(place):
-    """Teacher and online score are still the same network: with equal masks they agree, with unequal ones they would not."""
-    from scorefield.training.trainer import Trainer
-
+    """Teacher and online score are still the same network: with equal masks they agree, else they would not."""
     started = task(place, "training.dropout=matched", "loss.name=diff_instruct", teacher="free")
     players = started.build()
     trainer = Trainer(

@@ -33,7 +33,7 @@ class ConvHead(nn.Module):
         self.first, self.norm = nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(8, width)
         self.last = nn.Conv2d(width, 1, 1)
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.silu(self.norm(self.first(x))))

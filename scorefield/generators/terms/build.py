@@ -1,6 +1,7 @@
 """The configured terms around a generator."""
 
 from scorefield import noise_laws
+from scorefield.denoiser import Denoiser
 from scorefield.generators.base import Generator
 from scorefield.generators.terms.settings import TermsConfig
 from scorefield.generators.terms.wrapper import Term, WithTerms
@@ -9,7 +10,7 @@ from scorefield.training.settings import TrainingConfig
 
 
 def build_terms(
-    settings: TermsConfig, generator: Generator, online: EDMDenoiser, training: TrainingConfig, device: str
+    settings: TermsConfig, generator: Generator, online: Denoiser, training: TrainingConfig, device: str
 ) -> Generator:
     """``generator`` with the terms of ``settings``, as it is where there are none.
 
@@ -18,7 +19,7 @@ def build_terms(
             generator_noise is the discriminator's, too, so that ratios are known where they are asked for.
     """
     terms: list[Term] = []
-    if settings.discriminates:
+    if settings.discriminates and isinstance(online, EDMDenoiser):
         from scorefield.generators.terms.adversarial import AdversarialTerm
         from scorefield.pretrain import labelled
 
