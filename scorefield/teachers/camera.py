@@ -1,7 +1,7 @@
 """An online score that hears the camera: 16 numbers of the pose, added to the network's time embedding.
 
-ProlificDreamer (arXiv:2305.16213): Linear 16 -> C, SiLU, Linear C -> C on the flattened camera-to-world matrix. The last
-layer starts at zero, so that the score starts as the teacher.
+ProlificDreamer (arXiv:2305.16213): Linear 16 -> C, SiLU, Linear C -> C on the flattened camera-to-world matrix. The
+last layer starts at zero, so that the score starts as the teacher.
 """
 
 import torch
@@ -43,9 +43,10 @@ class CameraTold(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         module = time_embedding(denoiser)
         channels = channels or out_features(module)
-        self.projection = nn.Sequential(nn.Linear(POSE, channels), nn.SiLU(), nn.Linear(channels, channels))
-        nn.init.zeros_(self.projection[2].weight)
-        nn.init.zeros_(self.projection[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.projection = nn.Sequential(nn.Linear(POSE, channels), nn.SiLU(), last)
         self._told: Tensor | None = None
         module.register_forward_hook(self._add)
 

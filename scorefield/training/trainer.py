@@ -4,13 +4,16 @@ Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what
 or which loss was chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
 from scorefield.denoiser import Denoiser, Guided
@@ -183,13 +186,14 @@ class Trainer:
         jacobian = self.loss.needs_jacobian
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
-            matched = self.config.dropout == "matched"
-            with self.clock("teacher"), self._mode(self.teacher.denoiser, matched), self._dropping(draws, "scores"):
-                teacher_x0, asked = self.evaluations.ask(seen, sigma, batch)
+            with self.clock("teacher"):
+                ask = partial(self.evaluations.ask, sigma=sigma, batch=batch)
+                teacher_x0, asked = self._ask(ask, self.teacher.denoiser, seen, draws)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
-                with self.clock("online_forward"), self._mode(self.online, matched), self._dropping(draws, "scores"):
-                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
+                with self.clock("online_forward"):
+                    ask = partial(self.online_guided, sigma=sigma, condition=batch.online_condition)
+                    online_x0 = self._ask(ask, self.online, seen, draws).float()
         extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
         for value in (x_t.detach(), *extra.values()):
@@ -213,6 +217,18 @@ class Trainer:
             self._note(f"loss/{name}", term)
             loss = loss + term / self.config.accumulation
         return loss
+
+    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+        """What a score says at ``x_t``; where a Jacobian is needed its activations may be computed twice, not kept."""
+
+        def call(seen: Tensor) -> Any:  # all that holds within also holds when it is called again, in the backward pass
+            dropping = self.config.dropout == "matched"
+            with frozen(self.online), self._mode(network, dropping), self._dropping(draws, "scores"):
+                return ask(seen)
+
+        if self.config.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(call, x_t, use_reentrant=False)
+        return call(x_t)
 
     # ------------------------------------------------------------------ small print
 

@@ -21,7 +21,7 @@ class TeacherConfig:
     """The diffusion pipeline that judges the views."""
 
     name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
+    path: str | None = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64
     options: dict[str, Any] = dataclasses.field(
@@ -52,7 +52,7 @@ DIRECTIONAL = ("auto", "yes", "no")
 
 @dataclass
 class WordsConfig:
-    """How the prompt is worded for a view and a background; {prompt}, {view}, {ground} and {a} (its article) are filled in."""
+    """How the prompt is worded; {prompt}, {view}, {ground} (a background's name) and {a} (its article) are put in."""
 
     viewed: str = "{prompt}, {view} view"  # the teacher's, for a background without a name
     viewed_on: str = "{prompt}, {view} view, on {a} {ground} background"  # … and for one with a name
@@ -76,6 +76,8 @@ class EvaluationConfig:
 
     views: int = 32  # round the circle
     size: int = 64  # pixels a side of pictures that are shown and measured
+    teacher_samples: int = 4  # pictures a view of `scorefield preview`, in this many steps
+    teacher_steps: int = 20
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
 
     def __post_init__(self) -> None:
@@ -88,7 +90,7 @@ class TextTo3DConfig(RunConfig):
     """Everything that ``run tasks/text_to_3d`` reads."""
 
     task: str = "text_to_3d"
-    prompt: str = ""
+    prompt: str | None = None
     particles: int = 1  # scenes under one online score, one of them drawn per iteration
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)

@@ -1,5 +1,6 @@
 """Text to 3D: the parts of the run, its previews, and what is done with the result."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
-from scorefield.three_d.camera_law import eight_views, names
+from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
 from . import look
-from .prompts import PromptViews, directional, read_prompt, warn_of_unseen
+from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
 
@@ -36,8 +37,14 @@ class TextTo3D(Task):
 
     def check(self) -> None:
         need("nerfacc")
+        if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
         self.config.build_loss()
+        for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
+            worded(self.config.words, self.prompt, view, ground)  # refuses a broken wording early
+        if not self.config.teacher.path:
+            raise UserError("no teacher: give teacher.path, a pipeline folder in diffusers format or a hub id")
         named = self.config.teacher
         check_options("teacher", named.name, TEACHERS.get(named.name), named.options, given=4)
         self.pipeline = self.open_pipeline()
@@ -51,7 +58,7 @@ class TextTo3D(Task):
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
         settings = self.config.teacher
-        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
+        given = settings.path or "", self.device, getattr(torch, settings.dtype), settings.max_tokens
         return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
 
     def pixels(self) -> int:
@@ -85,14 +92,12 @@ class TextTo3D(Task):
     def plan(self) -> list[str]:
         config = self.config
         told = "told the view" if directional(config, self.prompt) else "not told the view"
-        grid = (
-            f"dense {config.field.resolutions}"
-            if config.field.grid == "dense"
-            else f"hash, {config.field.levels} levels of 2^{config.field.log2_size}"
-        )
+        shape = config.field
+        grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
         return [
             f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
-            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, pictures {config.render.size}",
+            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, "
+            f"pictures {config.render.size}",
             f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
         ]
 
@@ -118,6 +123,28 @@ class TextTo3D(Task):
             return {}
         return look.judged(self.config, torch.cat(pictures), self.prompt, names(words) * self.config.particles)
 
+    def preview_teacher(self, out: Path) -> Path:
+        """What the teacher draws for each view word: a row a view, with the text below each picture."""
+        count, steps = self.config.evaluation.teacher_samples, self.config.evaluation.teacher_steps
+        views = PromptViews(self.config, self.prompt, self.pipeline)
+        seen = [word for word in VIEWS if word != "overhead" or self.config.cameras.elevation[1] > 60]
+        if not views.directional:
+            seen = seen[:1]
+        grounds = torch.arange(count) % len(views.grounds)
+        places = torch.cat([views.place(torch.full((count,), VIEWS.index(word)), grounds) for word in seen])
+        draws = torch.Generator().manual_seed(self.config.training.seed)
+        z = torch.randn(len(places), *self.pipeline.latent_shape, generator=draws).to(self.device)
+        with torch.no_grad():
+            latents = self.pipeline.sample(
+                self.pipeline.denoiser(),
+                views.rows(places.to(self.device)),
+                z,
+                steps=steps,
+                guidance_scale=self.config.training.guidance_at(0),
+            )
+        save_grid(self.pipeline.decode(latents), out, count, [views.texts[place] for place in places.tolist()])
+        return out
+
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
@@ -136,7 +163,7 @@ class TextTo3D(Task):
             for name, value in weights.items():
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
-            grid.update(scene, -1)
+            grid.update(scene, -1)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
