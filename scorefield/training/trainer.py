@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from scorefield import noise_laws
 from scorefield.denoiser import Denoiser, Guided
 from scorefield.errors import UserError
-from scorefield.generators.base import Batch, Generator
+from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
@@ -143,8 +143,13 @@ class Trainer:
             self.images += config.batch
             self.average.update(config.batch, self.images)
         if changes := self.generator.after_step(k):
-            self.generator_player.apply(changes)
-            self.average.reset(self.generator.averaged())
+            self.apply(changes)
+
+    def apply(self, changes: Changes) -> None:
+        """Let optimizer, average and the processes' exchange of gradients follow changed parameters."""
+        self.generator_player.apply(changes)
+        self.average.follow(changes, self.generator.averaged())
+        self.generator_call = self._wrap(self.generator)
 
     def _render(self, draws: Draws) -> Sample:
         with self.clock("generator"), self._dropping(draws, "generator"), self._autocast():
