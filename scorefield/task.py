@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from scorefield.denoiser import Denoiser
+from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.runfolder import RunFolder
 from scorefield.training.settings import RunConfig
@@ -47,6 +48,10 @@ class Task:
     def build(self) -> Players:
         """Load the teacher, make the generator and the online score."""
         raise NotImplementedError
+
+    def rehearse(self) -> Players:
+        """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``."""
+        raise UserError(f"task {self.name} has no rehearsal to be timed")
 
     def plan(self) -> list[str]:
         """Lines that ``--dry-run`` prints beside the core's."""

@@ -69,7 +69,7 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
     """(teacher, a view a role) on the weights of ``base``, which are frozen in place.
 
     Only the adapters are trainable, float32 whatever the base weights are kept in. They start as no change: every view
-    computes what the base computed. ``seed`` is of their first factors. Without adapters the teacher is ``base`` itself.
+    computes what the base computed. ``seed`` is of their first factors. Without adapters the teacher is ``base``.
 
     Raises UserError if no layer is called like a target.
     """

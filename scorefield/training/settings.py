@@ -42,6 +42,7 @@ class TrainingConfig:
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
     online_guidance_scale: float = 1.0  # online score in the generator's update
+    online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
