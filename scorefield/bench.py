@@ -29,6 +29,7 @@ class Pass:
     call: Callable[[], object]
     forward: Callable[[], object]  # the same without a graph, of which FLOPs are counted
     cost: int  # in those: 1, 2 (input gradient) or 3 (parameter gradient)
+    branches: int = 1  # 2 where guidance doubles the batch
 
 
 def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
@@ -79,7 +80,14 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
         "forward_equivalents": passes_per_iteration(trainer.loss, config.training),
         "overhead_ratio": step / least,
         "bare_seconds": least,
-        "passes": {name: {"count": passes[name].count, "seconds": bare[name]} for name in passes},
+        "passes": {
+            name: {
+                "count": each.count,
+                "seconds": bare[name],
+                "forward_equivalents": each.count * each.cost * each.branches / config.training.accumulation,
+            }
+            for name, each in passes.items()
+        },
         "phases": {name: phases[name] for name in ("optimizer",) if name in phases},
         "teraflops_per_second": rate / 1e12,
         "flop_utilisation": rate / peak if peak and config.training.precision == "bf16" else None,
@@ -129,14 +137,15 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
 
     def add(name: str, count: float, who: Denoiser, scale: float, condition, cost: int) -> None:
         """A pass of ``who`` on the batch, which guidance doubles."""
-        x, sigma, told = z, noise, condition
+        x, sigma, told, branches = z, noise, condition, 1
         if scale != 1:
+            branches = 2
             told = join(condition, who.null_condition(condition))
             x, sigma = torch.cat([x, x]), torch.cat([sigma, sigma])
         network = torch.compile(bare(who)) if config.compile else bare(who)
         given = trainer, network, who, x, sigma, told
         call = {1: forward_only, 2: input_gradient, 3: parameter_gradient}[cost](*given)
-        made[name] = Pass(count * accumulation, call, forward_only(trainer, bare(who), *given[2:]), cost)
+        made[name] = Pass(count * accumulation, call, forward_only(trainer, bare(who), *given[2:]), cost, branches)
 
     if isinstance(student, Denoiser):
         add("generator, parameter gradient", 1, student, 1, batch.teacher_condition, 3)
@@ -229,13 +238,12 @@ def generator_pass(trainer: Trainer, draws) -> tuple[Callable[[], object], Calla
 
 def memory_by_role(trainer: Trainer, players: Players) -> dict[str, int]:
     """Bytes of weights, gradients at their largest, optimizer states and average; shared weights count once."""
+    from scorefield.teachers.shared import AdapterView
+
     seen: set[int] = set()
 
     def weights(module: nn.Module) -> int:
-        from scorefield.teachers.shared import AdapterView
-
-        parts = [module, *(m.base for m in module.modules() if isinstance(m, AdapterView))]
-        fresh = {id(p): p for part in parts for p in part.parameters() if id(p) not in seen}
+        fresh = {id(p): p for p in module.parameters() if id(p) not in seen}
         seen.update(fresh)
         return sum(p.numel() * p.element_size() for p in fresh.values())
 
@@ -243,9 +251,10 @@ def memory_by_role(trainer: Trainer, players: Players) -> dict[str, int]:
         tensors = [v for state in player.optimizer.state.values() for v in state.values() if isinstance(v, Tensor)]
         return sum(value.numel() * value.element_size() for value in (*tensors, *player.parameters))  # and gradients
 
-    return {
-        "teacher": weights(players.teacher),
+    trained = {
         "online": weights(players.online) + states(trainer.online_player),
         "generator": weights(players.generator) + states(trainer.generator_player),
-        "average": sum(value.numel() * value.element_size() for value in trainer.average.shadow),
     }
+    teacher = players.teacher.base if isinstance(players.teacher, AdapterView) else players.teacher
+    average = sum(value.numel() * value.element_size() for value in trainer.average.shadow)
+    return {"teacher": weights(teacher), **trained, "average": average}

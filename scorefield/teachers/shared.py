@@ -5,6 +5,7 @@ leaves behind keeps the weights that it used. (What is computed anew in the back
 adapter: activation checkpointing within the shared network is not for these views.)
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -86,7 +87,8 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
             init_lora_weights="gaussian",
         )
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # peft wonders at a second adapter
                 torch.manual_seed(seed)
                 inject_adapter_in_model(settings, base, adapter_name=role)
         except ValueError as error:
