@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
     "report": "rebuild the page of a run or of a comparison",
+    "bench": "time a preset's iteration with random weights against its bare network passes",
     "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
     "import": "convert an official StyleGAN2, EDM or EDM2 pickle to safetensors without running its code",

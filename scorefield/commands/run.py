@@ -115,7 +115,8 @@ def passes_per_iteration(loss, training) -> float:
     teacher = evaluations.passes(loss, training.guidance_scale) * (2 if loss.needs_jacobian else 1)
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
-    updates = training.online_updates * (3 if shared else 4) if loss.needs_online else 0
+    trained = 3 if training.online_training_guidance_scale == 1 else 6
+    updates = training.online_updates * (trained if shared else trained + 1) if loss.needs_online else 0
     return 3 + updates + teacher + online
 
 

@@ -56,6 +56,9 @@ class DiT(PipelineTeacher):
             raise UserError(f'"{prompt}" is no class of {self.path}: use 0 to {self.classes - 1}; {known}')
         return found
 
+    def random_condition(self, count: int) -> Condition:
+        return {"label": torch.randint(self.classes, (count,), device=self.device)}
+
     def null(self) -> Condition:
         return {"label": torch.tensor([self.classes], device=self.device)}
 

@@ -21,6 +21,7 @@ from scorefield.teachers.base import Teacher
 from scorefield.teachers.native import NativeDenoiser, process_of
 
 PIXELS = 2**22  # decoded or encoded at once
+CLIP_TOKENS = 77  # of every CLIP text encoder that was trained
 STOCHASTIC = ("DDPMScheduler", "DDPMParallelScheduler", "EulerAncestralDiscreteScheduler", "LCMScheduler")
 
 
@@ -114,6 +115,29 @@ class PipelineTeacher(Teacher):
         """A network of this family as a denoiser."""
         steps = int(self.scheduler_settings.get("num_train_timesteps", 1000))
         return self.denoiser_class(network, self.process, self.prediction, null, steps)
+
+    def random_denoiser(self) -> NativeDenoiser:
+        """A network of the configured size with random weights, for timing; only configuration files are read."""
+        network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
+        network = network if self.dtype == torch.float32 else network.to(self.dtype)
+        return self.wrap(network, self.random_condition(1)).to(self.device).eval()
+
+    def random_condition(self, count: int) -> Condition:
+        """A condition of ``count`` made-up prompts, of the size that real ones have at most."""
+        settings = self.settings(self.network_part)
+        width = (
+            settings.get("caption_channels") or settings.get("joint_attention_dim") or settings["cross_attention_dim"]
+        )
+        text = torch.randn(count, self.text_length(), width, device=self.device)
+        made = {"text": text, "text_mask": everything(text)}
+        pooled = settings.get("pooled_projection_dim")
+        if projected := settings.get("projection_class_embeddings_input_dim"):
+            pooled = projected - 6 * settings["addition_time_embed_dim"]
+        return made | ({"pooled": torch.randn(count, pooled, device=self.device)} if pooled else {})
+
+    def text_length(self) -> int:
+        """Tokens of a condition, at most."""
+        return self.max_tokens
 
     def null(self) -> Condition:
         """What guidance leads away from, a batch of one."""

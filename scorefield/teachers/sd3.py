@@ -10,7 +10,7 @@ from torch import Tensor
 from scorefield.denoiser import Condition
 from scorefield.teachers.base import TEACHERS
 from scorefield.teachers.native import NativeDenoiser
-from scorefield.teachers.pipeline import PipelineTeacher, cut_by, everything
+from scorefield.teachers.pipeline import CLIP_TOKENS, PipelineTeacher, cut_by, everything
 from scorefield.teachers.sampling import shift_of
 
 
@@ -37,6 +37,9 @@ class SD3(PipelineTeacher):
 
     def stock_options(self) -> dict[str, Any]:
         return super().stock_options() | {"max_sequence_length": self.max_tokens}
+
+    def text_length(self) -> int:
+        return CLIP_TOKENS + self.max_tokens
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ leaves behind keeps the weights that it used. (What is computed anew in the back
 adapter: activation checkpointing within the shared network is not for these views.)
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,7 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
     """(teacher, a view a role) on the weights of ``base``, which are frozen in place.
 
     Only the adapters are trainable, float32 whatever the base weights are kept in. They start as no change: every view
-    computes what the base computed. ``seed`` is of their first factors. Without adapters the teacher is ``base`` itself.
+    computes what the base computed. ``seed`` is of their first factors. Without adapters the teacher is ``base``.
 
     Raises UserError if no layer is called like a target.
     """
@@ -86,7 +87,8 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
             init_lora_weights="gaussian",
         )
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # peft wonders at a second adapter
                 torch.manual_seed(seed)
                 inject_adapter_in_model(settings, base, adapter_name=role)
         except ValueError as error:

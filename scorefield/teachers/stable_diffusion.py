@@ -10,7 +10,7 @@ from scorefield.denoiser import Condition
 from scorefield.errors import UserError
 from scorefield.teachers.base import TEACHERS
 from scorefield.teachers.native import NativeDenoiser
-from scorefield.teachers.pipeline import PipelineTeacher, clip_tokens, cut_by, everything
+from scorefield.teachers.pipeline import CLIP_TOKENS, PipelineTeacher, clip_tokens, cut_by, everything
 
 
 class UNetDenoiser(NativeDenoiser):
@@ -44,6 +44,9 @@ class StableDiffusion(PipelineTeacher):
     network_part = "unet"
     input_layer = "conv_in"
     denoiser_class = UNetDenoiser
+
+    def text_length(self) -> int:
+        return CLIP_TOKENS
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ class TrainingConfig:
     # {iteration: the teacher's scale from there on}
     guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
+    online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
     # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
     activation_checkpointing: bool = False

@@ -78,7 +78,8 @@ class Trainer:
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
         self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
-        self.online_call, self.generator_call = self._wrap(online), self._wrap(generator)
+        learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
+        self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
             self.teacher.compile()
             self.online_guided.compile()

@@ -1,6 +1,7 @@
 """Text to image in one step: the parts of the run, its previews, and what is done with the result."""
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield import noise_laws, resources
-from scorefield.denoiser import Denoiser
+from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
@@ -16,11 +17,13 @@ from scorefield.generators.weights import apply_weights, load_generator, saved_w
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
+from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import shared
 from scorefield.teachers.auto import adapter_of
 from scorefield.teachers.base import TEACHERS, Teacher
+from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
 from . import evaluate, export
@@ -89,7 +92,13 @@ class TextToImage(Task):
         warn_of_cuts(self.pipeline, self.prompts.train)
         file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        teacher: Denoiser = self.pipeline.denoiser()
+        players = self.players(self.pipeline.denoiser(), cache)
+        self._prepare_previews()
+        self.pipeline.release_text_encoder()
+        return players
+
+    def players(self, teacher: Denoiser, conditions) -> Players:
+        """The three roles, each a network of its own or an adapter on the teacher's weights."""
         # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
         roles: dict[str, Denoiser] = {
             role: copy.deepcopy(teacher).float().requires_grad_(True)
@@ -98,12 +107,26 @@ class TextToImage(Task):
         }
         teacher, views = shared.share(teacher, self.adapters(), self.config.training.seed)
         roles |= views
-        generator = self.make_generator(roles["generator"], cache)
+        generator = self.make_generator(roles["generator"], conditions)
         if self.config.generator.init != "teacher":
             load_generator(generator, Path(self.config.generator.init))
-        self._prepare_previews()
-        self.pipeline.release_text_encoder()
         return Players(teacher, roles["online"], generator)
+
+    def rehearse(self) -> Players:
+        settings = self.config.teacher
+        if settings.path in KNOWN:
+            self.configuration = tempfile.TemporaryDirectory()  # as long as the task: parts are read when asked for
+            settings.path = str(write_known(settings.path, Path(self.configuration.name)))
+        self.pipeline = self.open_pipeline()
+        if not isinstance(self.pipeline, PipelineTeacher):
+            raise UserError(f"scorefield bench times diffusers pipelines, not teacher.name={settings.name}")
+        told = self.pipeline.random_condition(8)
+
+        def conditions(draws: Draws) -> tuple[Condition, Condition]:
+            chosen = pick(told, draws.indices % 8)
+            return chosen, chosen
+
+        return self.players(self.pipeline.random_denoiser(), conditions)
 
     def adapters(self) -> dict[str, shared.Adapter]:
         """Roles that live on the teacher's own weights."""
