@@ -3,7 +3,8 @@
     python scripts/cifar10.py --out data            # data/cifar10.npz and data/cifar10-test.npz
 
 The copy's own reader (tools/lent_data.py beside its data folder) is imported from --lent. The pictures are a JPEG copy
-at quality 75, not the lossless original: say so beside every figure. Nothing made from them belongs into the repository.
+at quality 75, not the lossless original: say so beside every figure. Nothing made from them belongs into the
+repository.
 """
 
 import argparse
