@@ -3,7 +3,8 @@
     python scripts/ring.py --out docs/results/ring
 
 The teacher is exact (``scorefield.teachers.analytic.eight_modes``), so nothing but the loss, its optimisation and the
-online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core.
+online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core. Needs matplotlib
+(pip install "scorefield[docs]").
 """
 
 import argparse
@@ -12,12 +13,16 @@ import statistics
 import time
 from pathlib import Path
 
+import matplotlib
 import torch
 from torch import Tensor, nn
 
 import scorefield
 from scorefield import losses
 from scorefield.teachers.analytic import eight_modes
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
 
 STD, RADIUS = 0.15, 2.0
 METHODS = {
@@ -59,24 +64,24 @@ def start(name: str, seed: int) -> tuple[Shifted, nn.Module]:
     return Shifted(*STARTS[name]), scorefield.Preconditioned(mlp(3), sigma_data=RADIUS / 2**0.5)
 
 
+def settings(**changes) -> dict:
+    """Arguments of ``scorefield.distill`` on the ring, with some changed."""
+    return {
+        "latents": (2,),
+        "device": "cpu",
+        "learning_rate": 2e-3,
+        "sigma_data": RADIUS / 2**0.5,
+        "online_noise": {"name": "log_normal", "mean": 0.0, "std": 1.6},
+        "generator_noise": {"name": "log_normal", "mean": 0.0, "std": 1.6},
+    } | changes
+
+
 def train(name: str, seed: int, loss: losses.Loss, iterations: int, run: int | None = None):
     """``run`` of ``iterations`` steps (all if None); returns generator, online score and seconds."""
     generator, online = start(name, seed)
     begun = time.monotonic()
-    scorefield.distill(
-        generator,
-        eight_modes(RADIUS, STD),
-        online=online,
-        latents=(2,),
-        loss=loss,
-        seed=seed,
-        device="cpu",
-        iterations=iterations if run is None else run,
-        learning_rate=2e-3,
-        sigma_data=RADIUS / 2**0.5,
-        online_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
-        generator_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
-    )
+    asked = settings(loss=loss, seed=seed, iterations=iterations if run is None else run)
+    scorefield.distill(generator, eight_modes(RADIUS, STD), online=online, **asked)
     return generator, online, time.monotonic() - begun
 
 
@@ -137,11 +142,6 @@ def step_by_step(iterations: int) -> list[dict]:
 
 def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
     """One panel a method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     columns = 4
     rows = -(-(len(pictures) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.2 * rows), squeeze=False)
