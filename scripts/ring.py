@@ -9,20 +9,17 @@ online score can be at fault. Writes ring.md, ring.csv and pictures; about ten m
 
 import argparse
 import csv
+import importlib.util
 import statistics
 import time
 from pathlib import Path
 
-import matplotlib
 import torch
 from torch import Tensor, nn
 
 import scorefield
 from scorefield import losses
 from scorefield.teachers.analytic import eight_modes
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 STD, RADIUS = 0.15, 2.0
 METHODS = {
@@ -142,6 +139,9 @@ def step_by_step(iterations: int) -> list[dict]:
 
 def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
     """One panel a method."""
+    from matplotlib import pyplot as plt
+
+    plt.switch_backend("Agg")
     columns = 4
     rows = -(-(len(pictures) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.2 * rows), squeeze=False)
@@ -163,6 +163,8 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
+    if importlib.util.find_spec("matplotlib") is None:  # said before the training, not after it
+        parser.error('the pictures need matplotlib: pip install "scorefield[docs]"')
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     true = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(3))

@@ -193,7 +193,9 @@ def table(rows: list[dict[str, str]]) -> str:
         if not mine:
             continue
         lines += ["", f"## {title}", ""]
-        lines += ["| variant | near a mode | modes | rarest mode | sliced W2 | gradient norm: first, middle, last tenth |"]
+        lines += [
+            "| variant | near a mode | modes | rarest mode | sliced W2 | gradient norm: first, middle, last tenth |"
+        ]
         lines += ["|---|---|---|---|---|---|"]
         for variant in dict.fromkeys(row["variant"] for row in mine):
             group = [row for row in mine if row["variant"] == variant]
