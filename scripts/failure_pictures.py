@@ -19,6 +19,7 @@ from PIL import Image
 from scorefield.cli import main as scorefield
 from scorefield.files import write_atomically, write_text
 
+ONE = "a chair"  # collapse shows in pictures of one prompt
 COMMON = [
     "training.device=cpu",
     "training.iterations=60",
@@ -36,8 +37,8 @@ COMMON = [
 PLANTED = {
     "healthy": [],
     "noise": ["loss.name=sid", "loss.alpha=4", "training.generator.learning_rate=2e-3"],
-    "collapse": ["loss.name=sds", "training.guidance_scale=4", "training.generator.learning_rate=1e-3"],
-    "saturation": ["training.guidance_scale=15", "training.generator.learning_rate=1e-3"],
+    "collapse": ["loss.name=sds", "training.guidance_scale=4", "training.generator.learning_rate=3e-3"],
+    "saturation": ["training.guidance_scale=40", "training.generator.learning_rate=3e-3"],
     "frozen": ["training.online.learning_rate=1e-9", "training.generator.learning_rate=6e-4"],
 }
 
@@ -72,11 +73,18 @@ def main() -> None:
         run = arguments.work / name
         if not (run / "summary.json").exists():
             resume = ["--resume"] if run.exists() else []
-            scorefield(["run", "text_to_image", "--out", str(run), *resume, *COMMON, *PLANTED[name]])
+            words = COMMON + PLANTED[name]
+            if name == "collapse":
+                prompts = arguments.work / "one.txt"
+                write_text(prompts, f"{ONE}\n")
+                words.append(f"evaluation.prompts={prompts}")
+            if status := scorefield(["run", "text_to_image", "--out", str(run), *resume, *words]):
+                raise SystemExit(status)
         arguments.out.mkdir(parents=True, exist_ok=True)
         small = pictures(run).quantize(128, method=Image.Quantize.MEDIANCUT)
         write_atomically(arguments.out / f"failure-{name}.png", lambda part: small.save(part, "PNG", optimize=True))  # noqa: B023
-    rows = [{"failure": name} | said(arguments.work / name) for name in PLANTED if (arguments.work / name).exists()]
+    done = [name for name in PLANTED if (arguments.work / name / "summary.json").exists()]
+    rows = [{"failure": name} | said(arguments.work / name) for name in done]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, [k for k in keys if k != "warned"] + ["warned"], lineterminator="\n")

@@ -40,7 +40,7 @@ def seen(ring, seed=0):
 
 
 def test_freezing_x_t_in_the_networks_turns_sim_into_dmd(script):
-    """Same direction sample by sample, DMD's 1/omega and Pseudo-Huber's 1/sqrt(|y|^2 + c^2) aside; exact SIM differs."""
+    """Sample by sample the same but for DMD's 1/omega and Pseudo-Huber's 1/sqrt(|y|^2 + c^2); exact SIM differs."""
     x0, exact, frozen = seen(script("ring"))
 
     def step(loss, given):
@@ -65,10 +65,10 @@ def test_the_questions_build_and_their_table_tells_seeds_apart(script, tmp_path)
     figures = dict.fromkeys(questions.COLUMNS, 1.0)
     for seed in (0, 1):
         row = figures | {"question": "path", "variant": "v", "seed": seed, "distance": 0.1 + 0.2 * seed}
-        questions.append(tmp_path / "a.csv", row)
+        script("ring").append(tmp_path / "a.csv", row)
     assert (
         "| v | 100% (100% to 100%) | 1.0 (1.0 to 1.0) | 1.00 (1.00 to 1.00) | 0.200 (0.100 to 0.300) | 1, 1, 1 |"
-        in (questions.table(questions.read(tmp_path / "a.csv")))
+        in (questions.table(script("ring").read(tmp_path / "a.csv")))
     )
 
 
