@@ -15,6 +15,7 @@ from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.random import Draws
 from scorefield.three_d.camera_law import draw_cameras
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.encoding import encode_through_decoder
 from scorefield.three_d.field import Field, GridField
 from scorefield.three_d.grids import DenseGrid, HashGrid
 from scorefield.three_d.occupancy import Occupancy
@@ -85,6 +86,7 @@ class NerfGenerator(Generator):
         settings: of cameras, fields and rendering.
         conditions: what is told of a view; the online score is told the pose as well.
         encode: differentiable, pictures [N, 3, H, W] in [-1, 1] to the teacher's space (``Teacher.encode_images``).
+        decode: the way back (``Teacher.decode``).
         pixels: side of the pictures that the teacher takes; smaller and larger renders are resized to it.
     """
 
@@ -93,10 +95,12 @@ class NerfGenerator(Generator):
         settings: NerfSettings,
         conditions: ViewConditions,
         encode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
         pixels: int,
     ):
         super().__init__()
-        self.settings, self.conditions, self.encode, self.pixels = settings, conditions, encode, pixels
+        self.settings, self.conditions, self.pixels = settings, conditions, pixels
+        self.encode, self.decode = encode, decode
         learned = max(settings.background.learned.values()) > 0
         self.fields = nn.ModuleList(make_field(settings.field, learned) for _ in range(settings.particles))
         self.grids = nn.ModuleList()
@@ -107,6 +111,7 @@ class NerfGenerator(Generator):
                 Occupancy(bound, law.occupancy, law.occupancy_threshold, step) for _ in range(settings.particles)
             )
         self.seen: Render | None = None  # the last training render, for the regularisers
+        self.error: Tensor | None = None  # its distance to what the autoencoder makes of it
 
     # ------------------------------------------------------------------ the protocol
 
@@ -161,7 +166,11 @@ class NerfGenerator(Generator):
 
     def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
         weights = {name: ramp(getattr(self.settings.regularizers, name), iteration) for name in TERMS}
-        return {name: weight * TERMS[name](self.seen) for name, weight in weights.items() if weight > 0}
+        terms = {name: weight * TERMS[name](self.seen) for name, weight in weights.items() if weight > 0}
+        weight = ramp(self.settings.regularizers.roundtrip, iteration)
+        if weight > 0 and self.error is not None:
+            terms["roundtrip"] = weight * self.error
+        return terms
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         config = self.settings.field
@@ -173,7 +182,7 @@ class NerfGenerator(Generator):
 
     @torch.no_grad()
     def after_step(self, iteration: int) -> Changes | None:
-        self.seen = None
+        self.seen = self.error = None
         if self.grids and (iteration + 1) % self.settings.render.occupancy_every == 0:
             for grid, scene in zip(self.grids, self.fields, strict=True):
                 grid.update(scene, iteration)
@@ -202,4 +211,9 @@ class NerfGenerator(Generator):
         if images.shape[-1] != self.pixels:
             size = (self.pixels, self.pixels)
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return self.encode(images * 2 - 1)
+        images = images * 2 - 1
+        if self.settings.render.encoder_gradient == "exact":
+            return self.encode(images)
+        latents, decoded = encode_through_decoder(images, self.encode, self.decode)
+        self.error = (images - decoded).square().flatten(1).sum(1).mean() / 2
+        return latents

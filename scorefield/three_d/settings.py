@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from scorefield.errors import UserError, suggest
 from scorefield.training.settings import FREE
 
+GRADIENTS = ("exact", "decoder")
 ELEVATION_LAWS = ("uniform", "area", "mixed", "hemisphere")
 
 
@@ -75,6 +76,8 @@ class RenderConfig:
 
     size: dict[int, int] = field(default_factory=lambda: {0: 64}, metadata=FREE)  # pixels a side
     samples: int = 64  # steps along the cube's diagonal
+    # how the loss comes back through the teacher's autoencoder: "exact", or "decoder" (scorefield.three_d.encoding)
+    encoder_gradient: str = "exact"
     density_noise: dict[int, float] = field(default_factory=lambda: {0: 0.0}, metadata=FREE)
     occupancy: int = 32  # cells a side; 0: none are skipped
     occupancy_threshold: float = 0.01
@@ -84,6 +87,10 @@ class RenderConfig:
         for name, stages, low in (("size", self.size, 1), ("density_noise", self.density_noise, 0)):
             if 0 not in stages or min(stages) < 0 or min(stages.values()) < low:
                 raise UserError(f"render.{name} must map iterations, 0 among them, to values of {low} and more")
+        if self.encoder_gradient not in GRADIENTS:
+            raise UserError(
+                f'render.encoder_gradient "{self.encoder_gradient}" is unknown: {suggest(self.encoder_gradient, GRADIENTS)}'
+            )
         if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1:
             raise UserError("render.samples must be at least 2, occupancy at least 0, occupancy_every at least 1")
 
@@ -120,9 +127,11 @@ class RegularizerConfig:
     )  # sqrt(opacity^2 + 0.01): less of it
     orientation: dict[int, float] = field(default_factory=lambda: {0: 0.0}, metadata=FREE)  # normals face the camera
     z_variance: dict[int, float] = field(default_factory=lambda: {0: 0.0}, metadata=FREE)  # thin along each ray
+    # squared distance, summed over a picture, to what the autoencoder makes of it; only with encoder_gradient "decoder"
+    roundtrip: dict[int, float] = field(default_factory=lambda: {0: 0.0}, metadata=FREE)
 
     def __post_init__(self) -> None:
-        for name in ("entropy", "sparsity", "orientation", "z_variance"):
+        for name in ("entropy", "sparsity", "orientation", "z_variance", "roundtrip"):
             if 0 not in getattr(self, name):
                 raise UserError(f"regularizers.{name} must map iterations, 0 among them, to weights")
 

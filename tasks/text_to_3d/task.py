@@ -80,7 +80,9 @@ class TextTo3D(Task):
     def make_generator(self) -> NerfGenerator:
         """Fresh fields under the configured cameras."""
         views = PromptViews(self.config, self.prompt, self.pipeline)
-        return NerfGenerator(self.config.nerf(), views, self.pipeline.encode_images, self.pixels()).to(self.device)
+        pipeline = self.pipeline
+        generator = NerfGenerator(self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels())
+        return generator.to(self.device)
 
     def plan(self) -> list[str]:
         config = self.config
