@@ -1,7 +1,7 @@
 """The particles of a run as assets: files, figures, and their section of the report."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from scorefield.generators.nerf import NerfGenerator
 from scorefield.three_d import asset, export, page, truth
 from scorefield.three_d.camera_law import eight_views
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.field import Field
 
 from . import look
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .task import TextTo3D
 
 MARK = "assets.json"  # tells a folder of assets from one that holds something else
+KINDS = ("glb", "obj", "ply", "mp4", "gif")
 USAGE = """# {prompt}
 
 | file | what |
@@ -57,7 +59,7 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
         for particle, field in enumerate(generator.fields):
             record: dict[str, Any] = {"prompt": task.prompt, "particle": particle}
             try:
-                made = asset.make(field, part, f"particle-{particle}", config, cameras)
+                made = asset.make(cast(Field, field), part, f"particle-{particle}", config, cameras)
                 files = made.pop("files")
                 record |= {kind: str(out / path.name) for kind, path in files.items()} | made
             except UserError as error:
@@ -66,7 +68,7 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
         if all("error" in record for record in records):
             raise UserError(records[0]["error"])
         write_text(part / "README.md", USAGE.format(prompt=task.prompt))
-        write_json(part / MARK, [{k: v for k, v in r.items() if k not in ("glb", "obj", "ply")} for r in records])
+        write_json(part / MARK, [{k: v for k, v in r.items() if k not in KINDS} for r in records])
 
     try:
         write_folder(out, write)
@@ -108,9 +110,8 @@ def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> list[dict[
 def shown(task: "TextTo3D", records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The records with paths within the run; writes report/assets.html."""
     root = task.folder.path
-    kinds = ("glb", "obj", "ply", "mp4", "gif")
     inside = [
-        {k: str(Path(v).relative_to(root)) if k in kinds and v else v for k, v in record.items()} for record in records
+        {k: str(Path(v).relative_to(root)) if k in KINDS and v else v for k, v in record.items()} for record in records
     ]
     for record in inside:
         record.setdefault("glb", None)

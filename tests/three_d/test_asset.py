@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests.three_d.shapes import Ball
 
 from scorefield.errors import UserError
 from scorefield.three_d import asset, bake, export, mesh, raster, turntable, unwrap, view
+from tests.three_d.shapes import Ball
 
 
 @pytest.fixture(scope="module")

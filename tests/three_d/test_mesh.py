@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.three_d.shapes import Ball
 
 from scorefield.errors import UserError
 from scorefield.three_d import mesh as meshes
 from scorefield.three_d.field import Field
+from tests.three_d.shapes import Ball
 
 
 class Hollow(Ball):
