@@ -162,7 +162,7 @@ class Stages:
     ``at`` gives the law of an iteration; called itself it is the first one.
     """
 
-    laws: Any
+    laws: Any = dataclasses.field(default_factory=lambda: {0: {"name": "log_normal"}})
     blend: bool = False
     sigma_min: float = 0.002
     sigma_max: float = 80.0

@@ -1,7 +1,7 @@
 """Radiance fields as a generator: a drawn camera sees one of K scenes, and the teacher's encoder sees the picture."""
 
-from collections.abc import Callable
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 

@@ -1,7 +1,7 @@
 """An online score that hears the camera: 16 numbers of the pose, added to the network's time embedding.
 
-ProlificDreamer (arXiv:2305.16213): Linear 16 -> C, SiLU, Linear C -> C on the flattened camera-to-world matrix. The last
-layer starts at zero, so that the score starts as the teacher.
+ProlificDreamer (arXiv:2305.16213): Linear 16 -> C, SiLU, Linear C -> C on the flattened camera-to-world matrix. The
+last layer starts at zero, so that the score starts as the teacher.
 """
 
 import torch

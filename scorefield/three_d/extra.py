@@ -12,5 +12,6 @@ def need(module: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f'three dimensions need {module.partition(".")[0]}, which is not installed: pip install "scorefield[three-d]"'
+            f"three dimensions need {module.partition('.')[0]}, which is not installed: "
+            'pip install "scorefield[three-d]"'
         ) from error

@@ -75,7 +75,7 @@ def render(
     Args:
         samples: steps along the cube's diagonal; the step's length follows, 2 sqrt(3) bound / samples.
         background: [B, 3] flat colours or [B, 3, H, W] in [0, 1]; None asks ``field.background``.
-        occupancy: cells to skip. generator: one per camera, shifts each ray's steps at random (training); None: no shift.
+        occupancy: cells to skip. generator: one per camera, shifts each ray's steps at random; None: no shift.
         density_noise: standard deviation of noise on the density before its activation; needs ``generator``.
         normals: compute normals, at four times the cost of density.
         march: nerfacc's CUDA marcher; None uses it where it can be had.

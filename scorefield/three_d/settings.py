@@ -37,7 +37,8 @@ class CameraConfig:
         check_range("cameras.fovy", self.fovy, 0.1, 179)
         if self.elevation_law not in ELEVATION_LAWS:
             raise UserError(
-                f'cameras.elevation_law "{self.elevation_law}" is unknown: {suggest(self.elevation_law, ELEVATION_LAWS)}'
+                f'cameras.elevation_law "{self.elevation_law}" is unknown: '
+                f"{suggest(self.elevation_law, ELEVATION_LAWS)}"
             )
         if not 0 < self.azimuth_window <= 45:
             raise UserError(f"cameras.azimuth_window must lie in 0 to 45 degrees, not at {self.azimuth_window}")
@@ -89,7 +90,8 @@ class RenderConfig:
                 raise UserError(f"render.{name} must map iterations, 0 among them, to values of {low} and more")
         if self.encoder_gradient not in GRADIENTS:
             raise UserError(
-                f'render.encoder_gradient "{self.encoder_gradient}" is unknown: {suggest(self.encoder_gradient, GRADIENTS)}'
+                f'render.encoder_gradient "{self.encoder_gradient}" is unknown: '
+                f"{suggest(self.encoder_gradient, GRADIENTS)}"
             )
         if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1:
             raise UserError("render.samples must be at least 2, occupancy at least 0, occupancy_every at least 1")

@@ -45,6 +45,8 @@ class TrainingConfig:
     guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
+    # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
+    activation_checkpointing: bool = False
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
     generator_noise: dict[str, Any] = field(

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
-from scorefield.denoiser import Denoiser, Guided
+from scorefield.denoiser import Condition, Denoiser, Guided
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Generator
 from scorefield.losses.base import Loss
@@ -178,15 +179,15 @@ class Trainer:
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
-                teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
+                teacher_x0 = self._ask(self.teacher, seen, sigma, batch.teacher_condition)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
                 with self.clock("online_forward"):
-                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
+                    online_x0 = self._ask(self.online_guided, seen, sigma, batch.online_condition)
             extra = {"eps": eps} if "eps" in self.loss.needs else {}
             if "teacher_uncond" in self.loss.needs:
                 null = self.plain_teacher.null_condition(batch.teacher_condition)
-                extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
+                extra["teacher_uncond"] = self._ask(self.plain_teacher, seen, sigma, null)
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
         self.nan_samples += self.accelerator.reduce((~good).sum().float(), "sum")  # the same count in every process
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
@@ -204,6 +205,17 @@ class Trainer:
             self._note(f"loss/{name}", term)
             loss = loss + term / self.config.accumulation
         return loss
+
+    def _ask(self, score: Denoiser, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """A score's x0, float32; where a Jacobian is needed its activations may be computed twice rather than kept."""
+
+        def call(seen: Tensor) -> Tensor:
+            with frozen(self.online):  # also when it is called again, in the backward pass
+                return score(seen, sigma, condition).float()
+
+        if self.config.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(call, x_t, use_reentrant=False)
+        return call(x_t)
 
     # ------------------------------------------------------------------ small print
 

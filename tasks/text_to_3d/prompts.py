@@ -34,7 +34,7 @@ SMALL_WORDS = {
 
 def read_prompt(config: TextTo3DConfig) -> str:
     """The prompt without surrounding blanks; raises UserError when there is none."""
-    prompt = " ".join(config.prompt.split())
+    prompt = " ".join((config.prompt or "").split())
     if not prompt:
         raise UserError('no prompt: give prompt="a red chair"')
     return prompt
@@ -51,7 +51,7 @@ def _is_color(word: str) -> bool:
     return toybox.parse(f"{word} chair") is not None
 
 
-def warn_of_unseen(prompt: str, teacher_path: str, say=print) -> bool:
+def warn_of_unseen(prompt: str, teacher_path: str | None, say=print) -> bool:
     """Say what the embedded teacher knows nothing about; returns whether anything was said."""
     if teacher_path != "toybox":
         return False

@@ -22,7 +22,7 @@ class TeacherConfig:
     """The diffusion pipeline that judges the views."""
 
     name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
+    path: str | None = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64
     options: dict[str, Any] = dataclasses.field(
@@ -53,7 +53,7 @@ DIRECTIONAL = ("auto", "yes", "no")
 
 @dataclass
 class WordsConfig:
-    """How the prompt is worded for a view and a background; {prompt}, {view}, {ground} and {a} (its article) are filled in."""
+    """How the prompt is worded; {prompt}, {view}, {ground} (a background's name) and {a} (its article) are put in."""
 
     viewed: str = "{prompt}, {view} view"  # the teacher's, for a background without a name
     viewed_on: str = "{prompt}, {view} view, on {a} {ground} background"  # … and for one with a name
@@ -94,7 +94,7 @@ class TextTo3DConfig(RunConfig):
     """Everything that ``run tasks/text_to_3d`` reads."""
 
     task: str = "text_to_3d"
-    prompt: str = ""
+    prompt: str | None = None
     particles: int = 1  # scenes under one online score, one of them drawn per iteration
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)

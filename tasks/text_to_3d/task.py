@@ -23,7 +23,7 @@ from scorefield.three_d.camera_law import eight_views, names
 from scorefield.three_d.extra import need
 
 from . import assets, look
-from .prompts import PromptViews, directional, read_prompt, warn_of_unseen
+from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
 
@@ -40,6 +40,10 @@ class TextTo3D(Task):
         check_libraries()
         self.prompt = read_prompt(self.config)
         self.config.build_loss()
+        for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
+            worded(self.config.words, self.prompt, view, ground)  # refuses a broken wording early
+        if not self.config.teacher.path:
+            raise UserError("no teacher: give teacher.path, a pipeline folder in diffusers format or a hub id")
         named = self.config.teacher
         check_options("teacher", named.name, TEACHERS.get(named.name), named.options, given=4)
         self.pipeline = self.open_pipeline()
@@ -53,7 +57,7 @@ class TextTo3D(Task):
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
         settings = self.config.teacher
-        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
+        given = settings.path or "", self.device, getattr(torch, settings.dtype), settings.max_tokens
         return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
 
     def pixels(self) -> int:
@@ -87,14 +91,12 @@ class TextTo3D(Task):
     def plan(self) -> list[str]:
         config = self.config
         told = "told the view" if directional(config, self.prompt) else "not told the view"
-        grid = (
-            f"dense {config.field.resolutions}"
-            if config.field.grid == "dense"
-            else f"hash, {config.field.levels} levels of 2^{config.field.log2_size}"
-        )
+        shape = config.field
+        grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
         return [
             f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
-            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, pictures {config.render.size}",
+            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, "
+            f"pictures {config.render.size}",
             f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
         ]
 

@@ -100,9 +100,10 @@ def test_cuda_marching_gives_the_same_picture():
 
 def test_an_occupancy_grid_that_prunes_everything_keeps_all_and_warns_once():
     grid, empty = Occupancy(1.0, 8), Ball(sigma=0.0)
-    with pytest.warns(UserWarning, match="empty everywhere"):
-        for iteration in range(40):
-            grid.update(empty, iteration)
+    with pytest.warns(UserWarning, match="empty everywhere") as said:
+        shares = [grid.update(empty, iteration) for iteration in range(40)]
+    assert len(said) == 1
+    assert shares[-1] == 1.0
     assert grid.holds(torch.rand(10, 3) * 2 - 1).all()
     seen = render(empty, orbit(0.0, 0.0, 3.0, 0.5, (4, 4)), background=BLACK, occupancy=grid)
     assert seen.opacity.max() == 0
