@@ -83,6 +83,23 @@ def test_decimation_keeps_shape_and_says_what_is_open():
     assert not meshes.facts(meshes.select(coarse, np.arange(len(coarse.faces)) > 0))["watertight"]
 
 
+def test_a_collapse_that_tears_the_mesh_is_done_again_gently(monkeypatch):
+    fine = meshes.march(meshes.density_grid(Ball(), 40), 1.0, 20.0)
+    asked, collapse = [], meshes._collapse
+
+    def tearing(mesh, faces, aggression):
+        asked.append(aggression)
+        made = collapse(mesh, faces, aggression)
+        return meshes.select(made, np.arange(len(made.faces)) > 0) if aggression > tear_above else made
+
+    monkeypatch.setattr(meshes, "_collapse", tearing)
+    tear_above = 4.0
+    assert meshes.facts(meshes.decimate(fine, 500))["watertight"]
+    assert asked == [7.0, 5.0, 3.0]
+    tear_above = 0.0
+    assert len(meshes.decimate(fine, 500).faces) > 400  # open, and ``facts`` says so
+
+
 def test_nothing_is_made_of_an_empty_or_broken_field():
     with pytest.raises(UserError, match="density field is empty"):
         meshes.extract(Ball(density=0.01), 32)
