@@ -11,6 +11,7 @@ from scorefield.errors import UserError
 VERBS = {
     "run": "train a generator for a task and report on it",
     "compare": "run one task in several variants, with the same seeds and budget, and draw them side by side",
+    "preview": "show what the teacher would draw for a task, before anything is trained",
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",

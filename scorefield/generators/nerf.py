@@ -63,7 +63,7 @@ class NerfSettings:
 
 def make_field(config: FieldConfig, learned_background: bool = True) -> GridField:
     """A fresh field."""
-    grid: nn.Module
+    grid: DenseGrid | HashGrid
     if config.grid == "dense":
         grid = DenseGrid(config.resolutions, config.features, config.join)
     else:
@@ -165,6 +165,7 @@ class NerfGenerator(Generator):
         return self.latents_of(self.seen.image)
 
     def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        assert self.seen is not None
         weights = {name: ramp(getattr(self.settings.regularizers, name), iteration) for name in TERMS}
         terms = {name: weight * TERMS[name](self.seen) for name, weight in weights.items() if weight > 0}
         weight = ramp(self.settings.regularizers.roundtrip, iteration)
@@ -185,7 +186,7 @@ class NerfGenerator(Generator):
         self.seen = self.error = None
         if self.grids and (iteration + 1) % self.settings.render.occupancy_every == 0:
             for grid, scene in zip(self.grids, self.fields, strict=True):
-                grid.update(scene, iteration)
+                grid.update(scene, iteration)  # type: ignore[operator]
         return None
 
     # ------------------------------------------------------------------ looking
@@ -194,7 +195,8 @@ class NerfGenerator(Generator):
         """One particle from ``cameras``; ``options`` as of ``scorefield.three_d.render.render``."""
         options.setdefault("samples", self.settings.render.samples)
         options.setdefault("occupancy", self.grids[particle] if self.grids else None)
-        return render(self.fields[particle], cameras, **options)
+        scene: Field = self.fields[particle]  # type: ignore[assignment]
+        return render(scene, cameras, **options)
 
     def backdrop(self, particle: int, cameras: Cameras, flat: Tensor, learned: Tensor) -> Tensor:
         """[B, 3, H, W] in [0, 1]: the learned background where ``learned`` [B] says so, else the colours [B, 3]."""

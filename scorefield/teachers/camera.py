@@ -43,9 +43,10 @@ class CameraTold(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         module = time_embedding(denoiser)
         channels = channels or out_features(module)
-        self.projection = nn.Sequential(nn.Linear(POSE, channels), nn.SiLU(), nn.Linear(channels, channels))
-        nn.init.zeros_(self.projection[2].weight)
-        nn.init.zeros_(self.projection[2].bias)
+        last = nn.Linear(channels, channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.projection = nn.Sequential(nn.Linear(POSE, channels), nn.SiLU(), last)
         self._told: Tensor | None = None
         module.register_forward_hook(self._add)
 

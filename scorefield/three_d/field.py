@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError
+from scorefield.three_d.grids import DenseGrid, HashGrid
 
 
 class Field(nn.Module):
@@ -59,7 +60,7 @@ class GridField(Field):
     """A feature grid with density and colour heads: density = softplus(head + blob), colour = sigmoid(head).
 
     Args:
-        grid: a module points [N, 3] in [-1, 1] -> features [N, grid.width].
+        grid: features [N, grid.width] of points [N, 3] in [-1, 1].
         bound: half the side of the cube. hidden: width of one hidden layer of the heads; 0 is a linear head; -1 has
             none: the first four features are density and colour themselves.
         blob_scale, blob_radius: see ``blob``. density_scale: factor on the density after its activation.
@@ -68,7 +69,7 @@ class GridField(Field):
 
     def __init__(
         self,
-        grid: nn.Module,
+        grid: DenseGrid | HashGrid,
         bound: float = 1.0,
         hidden: int = 0,
         blob_scale: float = 10.0,

@@ -77,6 +77,7 @@ class HashGrid(nn.Module):
         self.sizes = [min((side + 1) ** 3, limit) for side in self.sides]
         self.hashed = [(side + 1) ** 3 > limit for side in self.sides]
         self.tables = nn.ParameterList(nn.Parameter((torch.rand(size, features) * 2 - 1) * init) for size in self.sizes)
+        self.corners: Tensor
         corners = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
         self.register_buffer("corners", corners, persistent=False)
 

@@ -95,12 +95,13 @@ class PromptViews:
 
     Attributes:
         texts: the teacher's, in the order view by view, in each the backgrounds and last the one without a name.
-        plain: the online score's, one a background.
+        plain: the online score's, one a background. directional: whether the views differ in words.
     """
 
     def __init__(self, config: TextTo3DConfig, prompt: str, teacher: Teacher):
         self.grounds: list[str | None] = [*config.background.named, None]
-        views = VIEWS if directional(config, prompt) else (None,) * len(VIEWS)
+        self.directional = directional(config, prompt)
+        views = VIEWS if self.directional else (None,) * len(VIEWS)
         self.texts = [worded(config.words, prompt, view, ground) for view in views for ground in self.grounds]
         self.plain = [worded(config.words, prompt, None, ground) for ground in self.grounds]
         self.encoded = teacher.encode([*self.texts, *self.plain])

@@ -77,6 +77,8 @@ class EvaluationConfig:
 
     views: int = 32  # round the circle
     size: int = 64  # pixels a side of pictures that are shown and measured
+    teacher_samples: int = 4  # pictures a view of `scorefield preview`, in this many steps
+    teacher_steps: int = 20
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
 
     def __post_init__(self) -> None:

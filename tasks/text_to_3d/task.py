@@ -1,5 +1,6 @@
 """Text to 3D: the parts of the run, its previews, and what is done with the result."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
 from scorefield.three_d.asset import check_libraries
-from scorefield.three_d.camera_law import eight_views, names
+from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
 from . import assets, look
@@ -38,6 +39,8 @@ class TextTo3D(Task):
     def check(self) -> None:
         need("nerfacc")
         check_libraries()
+        if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
         self.config.build_loss()
         for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
@@ -122,6 +125,28 @@ class TextTo3D(Task):
             return {}
         return look.judged(self.config, torch.cat(pictures), self.prompt, names(words) * self.config.particles)
 
+    def preview_teacher(self, out: Path) -> Path:
+        """What the teacher draws for each view word: a row a view, with the text below each picture."""
+        count, steps = self.config.evaluation.teacher_samples, self.config.evaluation.teacher_steps
+        views = PromptViews(self.config, self.prompt, self.pipeline)
+        seen = [word for word in VIEWS if word != "overhead" or self.config.cameras.elevation[1] > 60]
+        if not views.directional:
+            seen = seen[:1]
+        grounds = torch.arange(count) % len(views.grounds)
+        places = torch.cat([views.place(torch.full((count,), VIEWS.index(word)), grounds) for word in seen])
+        draws = torch.Generator().manual_seed(self.config.training.seed)
+        z = torch.randn(len(places), *self.pipeline.latent_shape, generator=draws).to(self.device)
+        with torch.no_grad():
+            latents = self.pipeline.sample(
+                self.pipeline.denoiser(),
+                views.rows(places.to(self.device)),
+                z,
+                steps=steps,
+                guidance_scale=self.config.training.guidance_at(0),
+            )
+        save_grid(self.pipeline.decode(latents), out, count, [views.texts[place] for place in places.tolist()])
+        return out
+
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
@@ -140,7 +165,7 @@ class TextTo3D(Task):
             for name, value in weights.items():
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
-            grid.update(scene, -1)
+            grid.update(scene, -1)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:

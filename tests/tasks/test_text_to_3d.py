@@ -148,3 +148,20 @@ def test_presets_are_whole(preset, capsys):
     words = ["--config", preset, "prompt=a red chair", "teacher.path=toybox"]
     assert main(["run", "tasks/text_to_3d", "--dry-run", *words]) == 0
     assert "a red chair" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("prompt", "rows"), [("a red chair", 3), ("a red lamp", 1)])
+def test_preview_shows_what_the_teacher_draws_for_each_view(tmp_path, prompt, rows):
+    out = tmp_path / "seen.png"
+    more = ["evaluation.teacher_samples=2", "evaluation.teacher_steps=4"]
+    assert main(["preview", "tasks/text_to_3d", f"prompt={prompt}", "--out", str(out), *more]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.width == 2 * 64
+        assert sheet.height % rows == 0
+        assert sheet.height > rows * 64
+
+
+def test_particles_under_several_processes_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", "particles=2"]) == 2
+    assert "several particles do not train under several processes" in capsys.readouterr().err
