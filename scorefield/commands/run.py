@@ -81,7 +81,15 @@ def refuse_changes(folder: RunFolder, config) -> None:
     # read through the schema: a key that the run's own version did not have yet stands at its default
     before = configuration.load(type(config), folder.path / "config.yaml")
 
-    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
+    free = (
+        "training.iterations",
+        "training.log_every",
+        "training.device",
+        "checkpoints.",
+        "evaluation.",
+        "monitors.",
+        "assets.",
+    )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")

@@ -13,6 +13,7 @@ from scorefield.three_d.field import Field
 CHUNK = 262_144  # points of a field asked at a time
 FAINTEST = 0.5  # opacity that the most opaque straight line through the field must reach
 AS_GOOD = 0.02  # of overlap, between thresholds that are told apart by something else
+AGGRESSION = (7.0, 5.0, 3.0)  # of fast_simplification, the first is its default
 LEAST_PIXELS = 4  # lines that reach it
 
 
@@ -152,12 +153,27 @@ def select(mesh: Mesh, rows: np.ndarray) -> Mesh:
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:
-    """At most about ``faces`` triangles by quadric edge collapse; smaller meshes come back as they are."""
+    """At most about ``faces`` triangles by quadric edge collapse; smaller meshes come back as they are.
+
+    A hasty collapse now and then pinches a closed mesh; gentler ones are tried until it stays closed. Where none does,
+    the hasty result is taken: ``facts`` says that it is open.
+    """
     if len(mesh.faces) <= faces:
         return mesh
-    simplification = need("fast_simplification")
-    vertices, found = simplification.simplify(
-        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=faces
+    found = [_collapse(mesh, faces, AGGRESSION[0])]
+    if facts(mesh)["watertight"]:
+        for aggression in AGGRESSION[1:]:
+            if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
+                return found[-1]
+            found.append(_collapse(mesh, faces, aggression))
+        if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
+            return found[-1]
+    return found[0]
+
+
+def _collapse(mesh: Mesh, faces: int, aggression: float) -> Mesh:
+    vertices, found = need("fast_simplification").simplify(
+        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=faces, agg=aggression
     )
     found = found[(found[:, 0] != found[:, 1]) & (found[:, 1] != found[:, 2]) & (found[:, 2] != found[:, 0])]
     slim = Mesh(vertices.astype(np.float32), found.astype(np.int64))

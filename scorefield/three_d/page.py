@@ -10,7 +10,7 @@ from scorefield.files import write_text
 SHOWN = 8  # particles; a page stays at a few megabytes
 STYLE = """
 .assets { display: grid; gap: 34px; }
-.asset-card { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 240px), 1fr)); gap: 16px 24px;
+.asset-card { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 280px), 1fr)); gap: 16px 24px;
   align-items: start; }
 .asset-card h3 { grid-column: 1 / -1; margin: 0; font-size: 15px; font-weight: 600; }
 .asset-viewer canvas, .asset-card video, .asset-card > div > img { display: block; width: 100%; aspect-ratio: 1;

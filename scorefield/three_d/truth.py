@@ -25,7 +25,7 @@ FRONT_ARC = 60.0  # degrees either side of the front within which the judge may 
 GREY = BACKGROUNDS["grey"]
 SURFACE_POINTS, TRUE_GRID, IOU_GRID = 3000, 96, 72
 YAWS, REFINED, ROUNDS = 24, 3, 12
-CANDIDATES, NOVEL_VIEWS = 32, 8
+CANDIDATES, NOVEL_VIEWS = 16, 8
 
 
 def azimuths(cameras: Cameras) -> Tensor:
@@ -149,7 +149,12 @@ def align(points: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     found = [_refined(few, some, *start[1:]) for start in tries[:REFINED]] + [t[1:] for t in tries[:1]]
     scored = [(chamfer(s * turned(points, y) + d, truth), y, s, d) for y, s, d in found]
     best = min(scored, key=lambda item: item[0])
-    return {"chamfer": best[0], "yaw": (best[1] + math.pi) % (2 * math.pi) - math.pi, "scale": best[2], "shift": best[3]}
+    return {
+        "chamfer": best[0],
+        "yaw": (best[1] + math.pi) % (2 * math.pi) - math.pi,
+        "scale": best[2],
+        "shift": best[3],
+    }
 
 
 def _refined(points: np.ndarray, truth: np.ndarray, yaw: float, scale: float, shift: np.ndarray):
@@ -222,7 +227,7 @@ def true_pictures(prompt: str, cameras: Cameras, candidates: int = 1, seed: int 
 
 def novel_psnr(images: Tensor, prompt: str, cameras: Cameras) -> float:
     """Mean over views of the best PSNR in dB to true pictures from the same camera; images [B, 3, H, W] in [0, 1] on
-    plain grey. The best is taken over 32 draws of size, light and offset, which no prompt tells."""
+    plain grey. The best is taken over 16 draws of size, light and offset, which no prompt tells."""
     truth = true_pictures(prompt, cameras, CANDIDATES)
     error = (truth - images[:, None].cpu()).square().mean((2, 3, 4)).clamp_min(1e-10)
     return float((-10 * error.amin(1).log10()).mean())

@@ -39,7 +39,11 @@ def surface(mesh: Mesh, camera: Cameras, height: int, width: int) -> tuple[np.nd
     """(covered bool [H, W], triangle int64 [N], perspective-correct weights float64 [N, 3]) of the covered pixels."""
     place, depth = project(mesh.vertices, camera, height, width)
     inverse = np.where(depth > NEAR, 1 / np.where(depth > NEAR, depth, 1.0), 0.0)[mesh.faces]
-    triangle, weights = raster.nearest(place[mesh.faces], inverse, height, width)
+    corners = place[mesh.faces]
+    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    towards = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0] < 0  # rows run downwards
+    corners = np.where(towards[:, None, None], corners, np.nan)  # glTF's faces are seen from outside only
+    triangle, weights = raster.nearest(corners, inverse, height, width)
     covered = triangle >= 0
     share = weights[covered] * inverse[triangle[covered]]
     return covered, triangle[covered], share / share.sum(1, keepdims=True)
