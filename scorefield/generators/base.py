@@ -83,6 +83,18 @@ class Generator(nn.Module):
         """Named scalar terms added to the generator's loss; none by default."""
         return {}
 
+    def online_view(self, x0: Tensor, condition: Condition, draws: Draws) -> tuple[Tensor, Condition]:
+        """What the online score learns from in place of pictures and condition: augmented ones, perhaps."""
+        return x0, condition
+
+    def regularize_online(self, x0: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar terms added to the online score's loss (a discriminator in it); none by default."""
+        return {}
+
+    def weigh(self, x_t: Tensor, sigma: Tensor, batch: Batch) -> Tensor | None:
+        """Factors [B] >= 0, without a graph, on the losses of noised pictures; None for none."""
+        return None
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimizer groups: {"params": [...], optional "lr_scale": factor on the configured rate}."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
