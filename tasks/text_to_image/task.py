@@ -59,8 +59,9 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
-        if self.config.generator.init != "teacher":
-            saved_weights(Path(self.config.generator.init))
+        start = Path(self.config.generator.init)
+        if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
+            saved_weights(start)
 
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
@@ -200,7 +201,7 @@ def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
 def saved_weights(source: Path) -> Path:
     """The checkpoint folder or .safetensors file that ``source`` (a run, a checkpoint, a file) means.
 
-    Raises UserError for what holds no generator, before anything heavy is loaded.
+    Raises UserError for what holds no generator.
     """
     from safetensors import safe_open
 
