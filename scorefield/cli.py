@@ -11,10 +11,12 @@ from scorefield.errors import UserError
 VERBS = {
     "run": "train a generator for a task and report on it",
     "compare": "run one task in several variants, with the same seeds and budget, and draw them side by side",
+    "preview": "show what the teacher would draw for a task, before anything is trained",
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
     "report": "rebuild the page of a run or of a comparison",
+    "bench": "time a preset's iteration with random weights against its bare network passes",
     "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
     "import": "convert an official StyleGAN2, EDM or EDM2 pickle to safetensors without running its code",

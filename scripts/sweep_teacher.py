@@ -19,7 +19,7 @@ from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.files import read_json, write_json
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 
 
 def best_of(rows: list[dict]) -> dict:
@@ -52,7 +52,7 @@ def main() -> None:
             rows = before["settings"]
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     judge = Judge.load(arguments.asset / "judge", device)
-    pipeline = TextToImagePipeline(str(arguments.asset / "pipeline"), device, max_tokens=64)
+    pipeline = PixArt(str(arguments.asset / "pipeline"), device, max_tokens=64)
     denoiser = pipeline.denoiser()
     prompts = world.prompts(count, arguments.seed)
     text = pipeline.encode(prompts)

@@ -81,7 +81,15 @@ def refuse_changes(folder: RunFolder, config) -> None:
     # read through the schema: a key that the run's own version did not have yet stands at its default
     before = configuration.load(type(config), folder.path / "config.yaml")
 
-    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
+    free = (
+        "training.iterations",
+        "training.log_every",
+        "training.device",
+        "checkpoints.",
+        "evaluation.",
+        "monitors.",
+        "assets.",
+    )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
@@ -109,11 +117,14 @@ def print_plan(task, device: str) -> None:
 
 def passes_per_iteration(loss, training) -> float:
     """Cost of one iteration per image in forward passes (a parameter gradient is 3, an input gradient 2)."""
+    from scorefield.training import evaluations
+
     shared = training.accumulation == 1 and not training.fresh_samples
-    teacher = (1 if training.guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
+    teacher = evaluations.passes(loss, training.guidance_scale) * (2 if loss.needs_jacobian else 1)
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
-    updates = training.online_updates * (3 if shared else 4) if loss.needs_online else 0
+    trained = 3 if training.online_training_guidance_scale == 1 else 6
+    updates = training.online_updates * (trained if shared else trained + 1) if loss.needs_online else 0
     return 3 + updates + teacher + online
 
 
@@ -157,11 +168,14 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
-    rows = [(who, summary[who]) for who in ("real", "teacher", "student") if who in summary]
-    if not rows:
+    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
+    known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
+    known += ["precision", "recall", "diversity", "seconds_per_image"]
+    keys = [key for key in known if any(row.get(key) is not None for _, row in rows)]
+    if not rows or not keys:
         return
-    keys = ("steps", "prompt_accuracy", "frechet", "precision", "recall", "diversity", "seconds_per_image")
-    print(f"{'':8}" + "".join(f"{key:>19}" for key in keys))
+    names = {"frechet": str(summary.get("frechet_name") or "frechet")}
+    print(f"{'':8}" + "".join(f"{names.get(key, key):>19}" for key in keys))
     for who, row in rows:
         cells = [row.get(key) for key in keys]
         texts = ["" if c is None else str(c) if isinstance(c, int) else f"{c:.4f}" for c in cells]

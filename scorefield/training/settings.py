@@ -5,6 +5,7 @@ from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
 
+DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
 
@@ -43,9 +44,17 @@ class TrainingConfig:
     online_updates: int = 1  # online-score updates per generator update
     online_warmup: int = 0  # first iterations in which the online score alone learns
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
+    # which networks are in training mode, with their dropout: "none", "trained" (the one that learns, as SiD does)
+    # or "matched" (Diff-Instruct: in the generator's update teacher and online score drop the same)
+    dropout: str = "none"
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
+    # {iteration: the teacher's scale from there on}
+    guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
+    online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
+    # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
+    activation_checkpointing: bool = False
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
     generator_noise: dict[str, Any] = field(
@@ -77,10 +86,22 @@ class TrainingConfig:
                 f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "
                 f"{self.iterations} iterations"
             )
+        if self.dropout not in DROPOUTS:
+            raise UserError(f'training.dropout "{self.dropout}" is unknown: {suggest(self.dropout, DROPOUTS)}')
+        if self.dropout == "trained" and not self.fresh_samples:
+            raise UserError(
+                "training.dropout=trained needs training.fresh_samples=true: the generator drops nothing in what the "
+                "online score learns from"
+            )
         if self.batch % self.accumulation:
             raise UserError(
                 f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"
             )
+
+    def guidance_at(self, iteration: int) -> float:
+        """The teacher's guidance scale of an iteration."""
+        passed = [k for k in self.guidance_stages if k <= iteration]
+        return self.guidance_stages[max(passed)] if passed else self.guidance_scale
 
 
 @dataclass
