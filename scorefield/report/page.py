@@ -210,7 +210,8 @@ def charts(data: RunData) -> list[Chart]:
         groups[title] += series
     label = "images generated" if by_images else "iteration"
     found = [
-        Chart(_title(key), series, label, _ceilings(data, key)) for key, series in sorted(groups.items(), key=_place)
+        Chart(_title(key), series, label, _ceilings(data, key), named=key.startswith("eval/"))
+        for key, series in sorted(groups.items(), key=_place)
     ]
     return [chart for chart in found if chart.series]
 

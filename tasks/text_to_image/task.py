@@ -63,8 +63,9 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
-        if self.config.generator.init != "teacher":
-            saved_weights(Path(self.config.generator.init))
+        start = Path(self.config.generator.init)
+        if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
+            saved_weights(start)
 
     def open_pipeline(self) -> Teacher:
         """The named teacher."""

@@ -4,6 +4,8 @@ import json
 import re
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from scorefield.cli import main
 
@@ -25,7 +27,7 @@ def compared(tmp_path_factory):
     """(words, folder, exit status) of the comparison."""
     out = tmp_path_factory.mktemp("compare") / "two"
     broken = out.parent / "weights.safetensors"
-    broken.write_text("no weights")  # there, so that the check passes, and unreadable
+    save_file({"other": torch.zeros(1)}, broken)  # whole, so that the check passes, and of another network
     words = ["compare", "--variant", "sim: loss.name=sim", "--variant", "dmd: loss.name=dmd"]
     words += ["--variant", f"broken: generator.init={broken}", "--out", str(out), "--jobs", "3", *TINY]
     return words, out, main(words)
@@ -37,7 +39,7 @@ def test_two_losses_side_by_side(compared):
     record = json.loads((out / "comparison.json").read_text())
     states = {v["name"]: v["runs"][0]["state"] for v in record["variants"]}
     assert states == {"sim": "done", "dmd": "done", "broken": "failed"}
-    assert "cannot read generator weights" in record["variants"][2]["runs"][0]["error"]
+    assert "the saved generator does not fit" in record["variants"][2]["runs"][0]["error"]
     figures = {v["name"]: v["figures"] for v in record["variants"]}
     for name, passes in (("sim", 15), ("dmd", 12)):
         assert figures[name]["images"]["mean"] == 6

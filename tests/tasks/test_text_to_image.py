@@ -376,7 +376,9 @@ def test_the_committed_sweep_is_of_the_committed_teacher():
     settings = [(row["steps"], row["guidance"]) for row in sweep["settings"]]
     assert settings == [(steps, scale) for steps in (8, 16, 32, 64) for scale in (1.0, 2.0, 3.0, 4.5)]
     assert sweep["best"] == best_of(sweep["settings"])
-    config = build_config(TextToImage, None, [])
+
+    named = ["evaluation.teacher_steps=null", "evaluation.teacher_guidance=null"]
+    config = build_config(TextToImage, None, named)
     found = best_teacher(config, SimpleNamespace(path=str(asset("toybox") / "pipeline")))
     assert found == (sweep["best"]["steps"], sweep["best"]["guidance"])
 

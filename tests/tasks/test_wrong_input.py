@@ -72,7 +72,7 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "prompts.path=none.jsonl"], "line 2"),
         ([*RUN, "prompts.path=list.jsonl"], "line 1"),
         ([*RUN, "prompts.path=bad.parquet"], "as parquet"),
-        ([*RUN, "generator.init=folder"], "folder holds no whole checkpoint"),
+        ([*RUN, "generator.init=nowhere"], "nor a path that exists"),
         ([*RUN, "generator.init=weights.safetensors"], "cannot read generator weights"),
         ([*RUN, "generator.init_sigma=1e9"], "beyond what the teacher knows"),
         ([*RUN, "generator.init_sigma=0"], "init_sigma must be above 0"),
