@@ -83,16 +83,18 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
         "teacher": {"steps": 2 * settings.teacher_steps - 1},
         "student": {"steps": 1},
     }
+    meter = task.running.meter if task.running is not None else None
+    if meter is None and settings.network:
+        meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+    if meter is not None:
+        task.name_classes(meter)
     if ranks()[0] == 0:
         show(task, pictures)
         for who in ("teacher", "student"):
             result[who]["seconds_per_image"] = pictures.seconds(who)
-    if not settings.network:
+    if meter is None:
         empty = dict.fromkeys(("frechet", "precision", "recall", "diversity"))
         return {"real": dict(empty)} | {who: row | empty for who, row in result.items()} | {"feature_network": None}
-    meter = task.running.meter if task.running is not None else None
-    if meter is None:
-        meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
     counts = {"teacher": settings.teacher_samples or samples, "student": samples}
     seen = {}
     for who, count in counts.items():
@@ -126,8 +128,7 @@ def diversity(task: "ClassToImage", meter: Meter, pictures: Pictures) -> dict[st
     settings = task.config.evaluation
     classes = max(1, task.teacher.label_dim)
     labels = torch.arange(classes, device=task.device).repeat_interleave(settings.per_class)
-    names = meter.real.names if meter.real is not None and len(meter.real.names) == classes else None
-    names = names or [task.word(number) for number in range(classes)]
+    names = [task.word(number) for number in range(classes)]
     found = {}
     for who in ("teacher", "student"):
         seen = meter.of_source(partial(pictures.told, who, DIVERSITY_SEED, labels), len(labels))

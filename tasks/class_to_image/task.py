@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scorefield import noise_laws
 from scorefield.errors import UserError
+from scorefield.evaluation.measure import Meter
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import LabelLaw
@@ -42,6 +43,7 @@ class ClassToImage(Task):
     Config = ClassToImageConfig
     config: ClassToImageConfig
     running: evaluate.Running | None = None  # made by build
+    names: list[str] | None = None  # of the classes, where real pictures tell them
 
     def check(self) -> None:
         loss = self.config.build_loss()
@@ -117,6 +119,7 @@ class ClassToImage(Task):
         wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
         if self.config.evaluation.running and self.config.evaluation.network:
             self.running = evaluate.Running(self)
+            self.name_classes(self.running.meter)
         return Players(self.teacher, score, wrapped)
 
     def load_init(self, generator: LabelledOneStep, path: Path) -> None:
@@ -169,7 +172,14 @@ class ClassToImage(Task):
 
     def word(self, number: int) -> str:
         """How a class is called on the page."""
-        return f"class {number}" if self.teacher.label_dim else "no class"
+        if not self.teacher.label_dim:
+            return "no class"
+        return self.names[number] if self.names else f"class {number}"
+
+    def name_classes(self, meter: Meter) -> None:
+        """Take the names from the real pictures, if they are of as many classes."""
+        if meter.real is not None and len(meter.real.names) == self.teacher.label_dim:
+            self.names = meter.real.names
 
     @torch.no_grad()
     def probe(self, generator: Generator) -> Probe:
