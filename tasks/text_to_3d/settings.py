@@ -6,6 +6,7 @@ from typing import Any
 
 from scorefield.errors import UserError, suggest
 from scorefield.generators.nerf import NerfSettings
+from scorefield.three_d.asset import AssetConfig
 from scorefield.three_d.settings import (
     BackgroundConfig,
     CameraConfig,
@@ -84,6 +85,11 @@ class EvaluationConfig:
         if self.views < 1 or self.size < 8:
             raise UserError("evaluation.views must be at least 1 and evaluation.size at least 8")
 
+    @property
+    def samples(self) -> int:
+        """What ``scorefield evaluate`` takes where it is told nothing."""
+        return self.views
+
 
 @dataclass
 class TextTo3DConfig(RunConfig):
@@ -101,6 +107,7 @@ class TextTo3DConfig(RunConfig):
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    assets: AssetConfig = dataclasses.field(default_factory=AssetConfig)
 
     def nerf(self) -> NerfSettings:
         """What the generator is made of."""

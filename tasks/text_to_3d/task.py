@@ -19,10 +19,11 @@ from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
+from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
-from . import look
+from . import assets, look
 from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
@@ -37,6 +38,7 @@ class TextTo3D(Task):
 
     def check(self) -> None:
         need("nerfacc")
+        check_libraries()
         if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
@@ -149,7 +151,7 @@ class TextTo3D(Task):
 
     def finish(self, generator: Generator) -> dict[str, Any]:
         assert isinstance(generator, NerfGenerator)
-        return {"assets": look.measure(self.config, self.prompt, generator, self.config.evaluation.views)}
+        return {"assets": assets.finish(self, generator, self.config.evaluation.views)}
 
     def restore(self, weights: dict[str, Tensor]) -> NerfGenerator:
         """The averaged fields of a checkpoint."""
@@ -177,7 +179,8 @@ class TextTo3D(Task):
         return paths
 
     def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
-        return {"assets": look.measure(self.config, self.prompt_of(weights), self.restore(weights), samples)}
+        generator = self.restore(weights)
+        return {"assets": assets.finish(self, generator, samples)}
 
-    def prompt_of(self, weights: dict[str, Tensor]) -> str:
-        return read_prompt(self.config)
+    def export(self, weights: dict[str, Tensor], out: Path) -> Path:
+        return assets.export_run(self, weights, out)
