@@ -29,6 +29,10 @@ EDGE = 0.02  # colours start at least this far from black and full, where a sigm
 class Painted(nn.Module):
     """A mesh whose texture is trained, as logits [1, 3, S, S] in sRGB; its shape is buffers."""
 
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor
+
     def __init__(self, mesh: Mesh):
         super().__init__()
         if mesh.uv is None or mesh.texture is None:

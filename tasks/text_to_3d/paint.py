@@ -1,6 +1,7 @@
 """The third stage: another run's exported assets are painted anew, their shape stays."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,6 @@ def meshes(task: "TextTo3D") -> list[Mesh]:
     for path in sources(task):
         own = task.folder.path / "start" / path.name
         if path != own:
-            write_atomically(own, lambda part, path=path: shutil.copyfile(path, part))
+            write_atomically(own, partial(shutil.copyfile, path))
         found.append(read_glb(own))
     return found
