@@ -197,7 +197,7 @@ def law_at(law: Callable[[Tensor], Tensor], iteration: int) -> Callable[[Tensor]
     return law.at(iteration) if hasattr(law, "at") else law
 
 
-def _process_of(denoiser: Any) -> Process | None:
+def process_of(denoiser: Any) -> Process | None:
     """The noise process that a denoiser, or the one that it wraps, was trained with."""
     while denoiser is not None:
         if (process := getattr(denoiser, "process", None)) is not None:
@@ -225,7 +225,7 @@ def build(config: Mapping[str, Any], teacher: Any = None) -> Callable[[Tensor], 
         if key not in defaults:
             raise UserError(f'unknown option "{key}" of this noise law: {suggest(key, defaults)}')
     if "process" in defaults and "process" not in options:
-        options["process"] = _process_of(teacher)
+        options["process"] = process_of(teacher)
     if teacher is not None:
         for key, cut in (("sigma_min", max), ("sigma_max", min)):
             bound = getattr(teacher, key)

@@ -49,6 +49,10 @@ class Task:
         """Load the teacher, make the generator and the online score."""
         raise NotImplementedError
 
+    def rehearse(self) -> Players:
+        """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``."""
+        raise UserError(f"task {self.name} has no rehearsal to be timed")
+
     def plan(self) -> list[str]:
         """Lines that ``--dry-run`` prints beside the core's."""
         return []
