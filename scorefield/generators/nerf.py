@@ -75,6 +75,7 @@ def make_field(config: FieldConfig, learned_background: bool = True) -> GridFiel
         config.blob_scale,
         config.blob_radius,
         config.density_scale,
+        config.density_bias,
         learned_background,
     )
 

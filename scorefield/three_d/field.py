@@ -64,6 +64,7 @@ class GridField(Field):
         bound: half the side of the cube. hidden: width of one hidden layer of the heads; 0 is a linear head; -1 has
             none: the first four features are density and colour themselves.
         blob_scale, blob_radius: see ``blob``. density_scale: factor on the density after its activation.
+        density_bias: what else joins it before.
         learned_background: False leaves it white.
     """
 
@@ -75,6 +76,7 @@ class GridField(Field):
         blob_scale: float = 10.0,
         blob_radius: float = 0.5,
         density_scale: float = 1.0,
+        density_bias: float = 0.0,
         learned_background: bool = True,
     ):
         super().__init__()
@@ -83,14 +85,15 @@ class GridField(Field):
         if hidden < 0 and grid.width < 4:
             raise UserError(f"a field without heads needs 4 features, its grid has {grid.width}")
         self.grid, self.bound, self.density_scale = grid, float(bound), density_scale
-        self.blob_scale, self.blob_radius = blob_scale, blob_radius
+        self.blob_scale, self.blob_radius, self.density_bias = blob_scale, blob_radius, density_bias
         self.head = make_head(grid.width, hidden)
         self.sky = Background() if learned_background else None
 
     def raw(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density and colour before their activations: [N] and [N, 3]."""
         out = self.head(self.grid(points / self.bound))
-        return out[:, 0] + blob(points, self.blob_scale, self.blob_radius), out[:, 1:4]
+        start = blob(points, self.blob_scale, self.blob_radius) + self.density_bias
+        return out[:, 0] + start, out[:, 1:4]
 
     def density(self, points: Tensor) -> Tensor:
         return self.density_scale * F.softplus(self.raw(points)[0])

@@ -61,7 +61,8 @@ class FieldConfig:
     hidden: int = 0  # heads: width of a hidden layer, 0 linear, -1 none
     blob_scale: float = 10.0
     blob_radius: float = 0.5
-    density_scale: float = 1.0
+    density_bias: float = 0.0  # joins the density before its activation: below 0 a start that is seen through
+    density_scale: float = 1.0  # factor on the density after its activation
     grid_lr_scale: float = 1.0  # on training.generator.learning_rate
     head_lr_scale: float = 0.1
     background_lr_scale: float = 0.1

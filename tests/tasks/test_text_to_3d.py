@@ -18,6 +18,7 @@ SHORT = [
     "training.batch=4",
     "training.device=cpu",
     "training.log_every=1",
+    "training.generator.decay=none",  # a shorter run is then the start of a longer one
     "checkpoints.every=2",
     "render.size={0: 16}",
     "render.samples=24",
