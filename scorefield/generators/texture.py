@@ -29,6 +29,10 @@ EDGE = 0.02  # colours start at least this far from black and full, where a sigm
 class Painted(nn.Module):
     """A mesh whose texture is trained, as logits [1, 3, S, S] in sRGB; its shape is buffers."""
 
+    vertices: Tensor
+    faces: Tensor
+    uv: Tensor
+
     def __init__(self, mesh: Mesh):
         super().__init__()
         if mesh.uv is None or mesh.texture is None:
@@ -36,7 +40,7 @@ class Painted(nn.Module):
         self.register_buffer("vertices", torch.from_numpy(mesh.vertices))
         self.register_buffer("faces", torch.from_numpy(mesh.faces))
         self.register_buffer("uv", torch.from_numpy(mesh.uv))
-        colours = torch.from_numpy(mesh.texture).float().permute(2, 0, 1)[None] / 255
+        colours = torch.from_numpy(mesh.texture).float().permute(2, 0, 1)[None].contiguous() / 255
         self.paint = nn.Parameter(torch.logit(colours.clamp(EDGE, 1 - EDGE)))
         self.bound = float(np.abs(mesh.vertices).max())
 
@@ -61,8 +65,8 @@ class Painted(nn.Module):
         return shape
 
     def forward(self, camera: Cameras) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What one camera sees: colour [1, 3, H, W] times opacity, opacity [1, 1, H, W], depth alike, normal [1, 3, H, W]
-        times opacity. Colour is differentiable with respect to ``paint``."""
+        """What one camera sees: (colour [1, 3, H, W] times opacity, opacity [1, 1, H, W], depth [1, 1, H, W], normal
+        [1, 3, H, W] times opacity); colour is differentiable with respect to ``paint``."""
         height, width = (side * SUPERSAMPLE for side in camera.size)
         shape, device = self.shape(), self.paint.device
         assert shape.uv is not None
@@ -87,7 +91,7 @@ class Painted(nn.Module):
 
 
 class TextureGenerator(NerfGenerator):
-    """K textured meshes in place of K fields; cameras, backgrounds, conditions and particles as in ``NerfGenerator``."""
+    """K textured meshes in place of K fields; cameras, backgrounds and conditions are those of ``NerfGenerator``."""
 
     def __init__(
         self,

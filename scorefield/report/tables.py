@@ -105,6 +105,8 @@ def headline(data: RunData) -> str:
     """One sentence with the result, made of the figures that are there."""
     if data.part("after"):
         return refinement(data)
+    if isinstance(data.summary.get("assets"), list):
+        return assets(data.summary["assets"])
     student, teacher = data.part("student"), data.part("teacher")
     if not student:
         return ""
@@ -129,6 +131,22 @@ def headline(data: RunData) -> str:
     against = f" (teacher: {count(many)})" if many is not None else ""
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
     return f"{who} {listed}{against}."
+
+
+def assets(records: list[Any]) -> str:
+    """What became of the prompt: assets that were made, and from how many views they are read right."""
+    records = [record for record in records if isinstance(record, dict)]
+    made = [record for record in records if record.get("glb")]
+    if not made:
+        return "No asset could be made." if records else ""
+    prompt = str(made[0].get("prompt", ""))
+    text = f"\u201c{prompt}\u201d became " + ("an asset" if len(made) == 1 else f"{len(made)} assets")
+    if len(made) < len(records):
+        text += f" ({len(records) - len(made)} could not be made)"
+    read = [value for record in made if (value := number(record.get("judge_accuracy"))) is not None]
+    if read:
+        text += f"; the judge reads object and colour right in {share(sum(read) / len(read))} of the views"
+    return text + "."
 
 
 def refinement(data: RunData) -> str:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from scorefield.errors import UserError
 from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
@@ -12,6 +12,13 @@ from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
 GREY = (0.52, 0.52, 0.53)
+
+
+@runtime_checkable
+class HoldsMesh(Protocol):
+    """Something that has its mesh at hand."""
+
+    def mesh(self) -> mesh.Mesh: ...
 
 
 @dataclass
@@ -47,17 +54,22 @@ def check_libraries() -> None:
         need(module)
 
 
-def textured(field: Field, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:
+def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:
     """A textured mesh of ``field`` and its facts (watertight, components, faces, vertices, threshold).
+
+    A field that holds a mesh already (``mesh()``, with its texture) gives that one, as it is.
 
     Raises UserError when the field is empty or not finite.
     """
+    if isinstance(field, HoldsMesh):
+        own = field.mesh()
+        return own, mesh.facts(mesh.welded(own))
     made, facts = mesh.extract(field, config.resolution, config.threshold or None, config.faces)
     made = unwrap.unwrap(made, config.texture)
     return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
 
 
-def make(field: Field, folder: Path, stem: str, config: AssetConfig, cameras: Cameras) -> dict[str, Any]:
+def make(field: Field | HoldsMesh, folder: Path, stem: str, config: AssetConfig, cameras: Cameras) -> dict[str, Any]:
     """Write STEM.glb, .obj (with .mtl and .png), .ply, .mp4 and .gif into ``folder``.
 
     Args:

@@ -180,6 +180,12 @@ def _collapse(mesh: Mesh, faces: int, aggression: float) -> Mesh:
     return select(slim, np.ones(len(found), dtype=bool))
 
 
+def welded(mesh: Mesh) -> Mesh:
+    """The shape alone, with vertices at the same place joined: what it was before unwrapping."""
+    vertices, place = np.unique(mesh.vertices, axis=0, return_inverse=True)
+    return Mesh(vertices, place.reshape(-1)[mesh.faces].astype(np.int64))
+
+
 def facts(mesh: Mesh) -> dict[str, Any]:
     """{"watertight": bool, "components": int, "faces": int, "vertices": int} before any unwrapping.
 

@@ -97,6 +97,7 @@ class TextTo3DConfig(RunConfig):
 
     task: str = "text_to_3d"
     prompt: str | None = None
+    texture_of: str = ""  # a run folder whose exported assets are painted anew on their fixed shape; "": train fields
     particles: int = 1  # scenes under one online score, one of them drawn per iteration
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)

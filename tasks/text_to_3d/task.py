@@ -13,6 +13,7 @@ from scorefield.errors import UserError
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
@@ -23,7 +24,7 @@ from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
-from . import assets, look
+from . import assets, look, paint
 from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
@@ -39,6 +40,8 @@ class TextTo3D(Task):
     def check(self) -> None:
         need("nerfacc")
         check_libraries()
+        if self.config.texture_of:
+            paint.sources(self)
         if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
@@ -85,11 +88,13 @@ class TextTo3D(Task):
         return Players(teacher, score, generator)
 
     def make_generator(self) -> NerfGenerator:
-        """Fresh fields under the configured cameras."""
+        """Fresh fields, or another run's meshes to be painted, under the configured cameras."""
         views = PromptViews(self.config, self.prompt, self.pipeline)
         pipeline = self.pipeline
-        generator = NerfGenerator(self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels())
-        return generator.to(self.device)
+        given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels()
+        if self.config.texture_of:
+            return TextureGenerator(*given, paint.meshes(self)).to(self.device)
+        return NerfGenerator(*given).to(self.device)
 
     def plan(self) -> list[str]:
         config = self.config

@@ -50,6 +50,18 @@ def test_the_section_is_whole_and_escaped(run):
     (run / "film.mp4").rename(run / "export/particle-0.mp4")
 
 
+def test_the_headline_tells_of_the_assets():
+    from scorefield.report.tables import assets
+
+    good = {"prompt": "a red chair", "glb": "export/particle-0.glb", "judge_accuracy": 0.75}
+    assert "a red chair" in assets([good])
+    assert "an asset; " in assets([good])
+    assert "75.0" in assets([good])
+    assert "2 assets (1 could not be made); " in assets([good, good, {"prompt": "x", "glb": None}])
+    assert assets([{"prompt": "x", "glb": None}]) == "No asset could be made."
+    assert "judge" not in assets([{**good, "judge_accuracy": None}])
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_chromium_turns_the_asset(run, tmp_path):
     # a page with the viewer alone, full width, so that pixels of the shot are pixels of the canvas
