@@ -26,9 +26,26 @@ class Denoiser(nn.Module):
         """x0 estimate, float32, shaped like ``x_t`` [B, …]; ``sigma`` [B] > 0. Differentiable in ``x_t``."""
         raise NotImplementedError
 
+    def branches(self, x_t: Tensor, sigma: Tensor, condition: Condition, split: bool = False) -> tuple[Tensor, Tensor]:
+        """(with ``condition``, with the empty one): what guidance is made of, two x0 estimates.
+
+        One doubled batch, or with ``split`` one after the other in half the memory.
+        """
+        return two_branches(self, x_t, sigma, condition, self.null_condition(condition), split)
+
     def null_condition(self, like: Condition) -> Condition:
         """The empty condition, shaped like ``like``, for classifier-free guidance."""
         raise NotImplementedError(f"{type(self).__name__} has no empty condition: use guidance scale 1")
+
+
+def two_branches(
+    call: Callable[..., Tensor], x: Tensor, level: Tensor, first: Condition, second: Condition, split: bool
+) -> tuple[Tensor, Tensor]:
+    """``call`` under two conditions: one doubled batch, or with ``split`` one after the other."""
+    if split:
+        return call(x, level, first), call(x, level, second)
+    one, other = call(torch.cat([x, x]), torch.cat([level, level]), join(first, second)).chunk(2)
+    return one, other
 
 
 def join(first: Condition, second: Condition) -> dict[str, Tensor]:
@@ -57,8 +74,8 @@ class Guided(Denoiser):
     """Classifier-free guidance around a denoiser: uncond + scale * (cond - uncond); scale 1 is off.
 
     Both branches run as one doubled batch (``split=True`` runs them one after the other in half the memory);
-    at scale 1 the empty branch is skipped. Ho and Salimans 2022, arXiv:2207.12598, in the convention where
-    1 means no guidance.
+    at scale 1 the empty branch is skipped, at scale 0 the other. Ho and Salimans 2022, arXiv:2207.12598, in the
+    convention where 1 means no guidance.
     """
 
     def __init__(self, denoiser: Denoiser, scale: float, split: bool = False):
@@ -67,19 +84,24 @@ class Guided(Denoiser):
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        return self.guide(self.denoiser, x_t, sigma, condition)
+        if self.scale == 1.0:
+            return self.denoiser(x_t, sigma, condition)
+        if self.scale == 0.0:
+            return self.denoiser(x_t, sigma, self.denoiser.null_condition(condition))
+        return self.mix(*self.denoiser.branches(x_t, sigma, condition, self.split))
 
     def guide(self, call: Callable[..., Tensor], x: Tensor, level: Tensor, condition: Condition) -> Tensor:
-        """``call(x, level, condition)`` guided: the denoiser itself, or another view of it that is linear in x0."""
+        """``call(x, level, condition)`` guided likewise: another view of the denoiser, linear in its x0."""
         if self.scale == 1.0:
             return call(x, level, condition)
         null = self.denoiser.null_condition(condition)
-        if self.split:
-            cond, uncond = call(x, level, condition), call(x, level, null)
-        else:
-            both = call(torch.cat([x, x]), torch.cat([level, level]), join(condition, null))
-            cond, uncond = both.chunk(2)
-        return uncond + self.scale * (cond - uncond)
+        if self.scale == 0.0:
+            return call(x, level, null)
+        return self.mix(*two_branches(call, x, level, condition, null, self.split))
+
+    def mix(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        """The guided estimate of two branches."""
+        return cond if self.scale == 1.0 else uncond + self.scale * (cond - uncond)
 
     def null_condition(self, like: Condition) -> Condition:
         return self.denoiser.null_condition(like)

@@ -61,6 +61,10 @@ class Task:
         """Draw pictures of the averaged generator into ``folder.samples``; returns running figures."""
         return {}
 
+    def preview_teacher(self, out: Path) -> Path:
+        """Write one picture ``out`` of what the teacher draws for the task's prompts; returns its path."""
+        raise UserError(f"{self.name} has no preview of its teacher")
+
     def probe(self, generator: Generator) -> "Probe | None":
         """The same few samples at every look, several of each condition, for the monitors; None: not watched."""
         return None

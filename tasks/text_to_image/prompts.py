@@ -101,9 +101,12 @@ def _read_jsonl(path: Path, field: str) -> list[str]:
         if not line.strip():
             continue
         try:
-            texts.append(str(json.loads(line)[field]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            text = json.loads(line)[field]
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
             raise UserError(f'{path} line {number} is no JSON object with the key "{field}"') from error
+        if not isinstance(text, str):
+            raise UserError(f'{path} line {number}: "{field}" is {text!r}, not a text')
+        texts.append(text)
     return texts
 
 
@@ -118,7 +121,10 @@ def _read_parquet(path: Path, field: str) -> list[str]:
         raise UserError(f"cannot read {path} as parquet: {error}") from error
     if field not in table.column_names:
         raise UserError(f'{path} has no column "{field}": it has {", ".join(table.column_names)}')
-    return [str(value) for value in table.column(field).to_pylist() if value is not None]
+    values = [value for value in table.column(field).to_pylist() if value is not None]
+    if wrong := [value for value in values if not isinstance(value, str)]:
+        raise UserError(f'{path}: column "{field}" holds {wrong[0]!r}, not texts')
+    return values
 
 
 def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from scorefield.errors import UserError, suggest
+from scorefield.errors import UserError, check_number, suggest
 from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
 
@@ -21,6 +21,7 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+        check_number("teacher.max_tokens", self.max_tokens, 1)
 
 
 def check_kind(section: str, kind: str) -> None:
@@ -42,6 +43,7 @@ class GeneratorConfig:
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named generator
 
     def __post_init__(self) -> None:
+        check_number("generator.init_sigma", self.init_sigma, 0, above=True)
         check_kind("generator", self.kind)
 
 
@@ -55,6 +57,7 @@ class OnlineConfig:
 
     def __post_init__(self) -> None:
         check_kind("online", self.kind)
+        check_number("online.lora_rank", self.lora_rank, 1)
 
 
 @dataclass
@@ -64,6 +67,9 @@ class PromptsConfig:
     path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
     field: str = "caption"  # key or column of jsonl and parquet
     count: int = 4096  # prompts made, or read at most (0: all of a file)
+
+    def __post_init__(self) -> None:
+        check_number("prompts.count", self.count, 1 if self.path == "toybox" else 0)
 
 
 @dataclass
@@ -92,11 +98,11 @@ class TextToImageConfig(RunConfig):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.evaluation.samples < 2:
-            raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
-        if self.evaluation.teacher_steps is not None and self.evaluation.teacher_steps < 1:
-            raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
-        if self.evaluation.preview < 1:
-            raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")
-        if self.evaluation.running < 0:
-            raise UserError(f"evaluation.running must be at least 0, not {self.evaluation.running}")
+        settings = self.evaluation
+        check_number("evaluation.samples", settings.samples, 2)
+        check_number("evaluation.preview", settings.preview, 1)
+        check_number("evaluation.running", settings.running, 0)
+        if settings.teacher_steps is not None:
+            check_number("evaluation.teacher_steps", settings.teacher_steps, 1)
+        if settings.teacher_guidance is not None:
+            check_number("evaluation.teacher_guidance", settings.teacher_guidance)

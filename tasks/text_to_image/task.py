@@ -13,6 +13,7 @@ from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
+from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
@@ -24,7 +25,6 @@ from scorefield.teachers.auto import adapter_of
 from scorefield.teachers.base import TEACHERS, Teacher
 from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
-from scorefield.training import checkpoint
 
 from . import evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
@@ -48,6 +48,14 @@ class TextToImage(Task):
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
         named = self.config.generator
+        low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
+        if not low <= named.init_sigma <= high:
+            raise UserError(
+                f"generator.init_sigma {named.init_sigma:g} is beyond what the teacher knows, {low:.3g} to {high:.3g}"
+            )
+        steps, most = self.config.evaluation.teacher_steps, getattr(self.pipeline.process, "steps", None)
+        if steps and most and steps > most:
+            raise UserError(f"evaluation.teacher_steps {steps} is more than the teacher's {most} timesteps")
         check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
@@ -55,10 +63,8 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
-        if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
-            raise UserError(
-                f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
-            )
+        if self.config.generator.init != "teacher":
+            saved_weights(Path(self.config.generator.init))
 
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
@@ -215,34 +221,3 @@ class TextToImage(Task):
         if isinstance(generator.denoiser, shared.AdapterView):
             generator.denoiser = shared.merged(generator.denoiser)
         return export.write_pipeline(self.pipeline, generator, out)
-
-
-def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
-    """Put averaged weights into a generator; raises UserError when they belong to another one."""
-    own = {name: p for name, p in generator.named_parameters()}
-    if missing := sorted(set(own) ^ set(weights)):
-        raise UserError(f"the saved generator does not fit this teacher: {missing[0]} is on one side only")
-    with torch.no_grad():
-        for name, value in weights.items():
-            if own[name].shape != value.shape:
-                raise UserError(
-                    f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
-                )
-            own[name].copy_(value)
-
-
-def load_generator(generator: Generator, source: Path) -> None:
-    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
-    from safetensors.torch import load_file
-
-    if source.is_dir():
-        folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
-        if folder is None:
-            raise UserError(f"{source} holds no whole checkpoint")
-        apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])
-        return
-    try:
-        weights = load_file(source)
-    except Exception as error:
-        raise UserError(f"cannot read generator weights from {source}: {error}") from error
-    apply_weights(generator, weights)

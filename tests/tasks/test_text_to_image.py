@@ -358,6 +358,29 @@ def test_the_teacher_is_measured_at_the_best_setting_of_its_own_sweep(tmp_path):
     assert best_teacher(config, pipeline) == (20, 1.0)
 
 
+def test_the_committed_sweep_is_of_the_committed_teacher():
+    import hashlib
+    import runpy
+    from types import SimpleNamespace
+
+    from scorefield.commands.common import build_config
+    from scorefield.resources import asset
+    from tasks.text_to_image import TextToImage
+    from tasks.text_to_image.evaluate import best_teacher
+
+    best_of = runpy.run_path(str(ROOT / "scripts" / "sweep_teacher.py"))["best_of"]
+
+    sweep = json.loads((asset("toybox") / "sweep.json").read_text())
+    weights = asset("toybox") / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    assert sweep["transformer_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    settings = [(row["steps"], row["guidance"]) for row in sweep["settings"]]
+    assert settings == [(steps, scale) for steps in (8, 16, 32, 64) for scale in (1.0, 2.0, 3.0, 4.5)]
+    assert sweep["best"] == best_of(sweep["settings"])
+    config = build_config(TextToImage, None, [])
+    found = best_teacher(config, SimpleNamespace(path=str(asset("toybox") / "pipeline")))
+    assert found == (sweep["best"]["steps"], sweep["best"]["guidance"])
+
+
 def prompts_of(**settings):
     from tasks.text_to_image.prompts import read_prompts
     from tasks.text_to_image.settings import TextToImageConfig
