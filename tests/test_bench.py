@@ -44,7 +44,7 @@ def check(row: dict, forwards: float) -> None:
     ("name", "words", "forwards"),
     [
         ("sd3", ["training.online_updates=1"], 12),
-        ("sdxl", ["training.online_updates=1", "generator.kind=lora", "online.kind=lora"], 12),
+        ("sdxl", ["training.online_updates=1", "generator.kind=lora", "generator.lora_rank=1", "online.kind=lora"], 12),
         ("sd_eps", ["training.online_updates=1", "training.accumulation=2", "loss={name: dmd}"], 10),
         ("dit", ["training.online_updates=2", "training.online_training_guidance_scale=2"], 21),
     ],
@@ -57,7 +57,7 @@ def test_the_passes_are_those_that_the_loss_needs(name, words, forwards, tmp_pat
     check(row, forwards)
     shared = "generator.kind=lora" in words
     full = 4 * row["memory_bytes"]["average"]  # weights, gradients, two moments
-    assert row["memory_bytes"]["generator"] == pytest.approx(full, rel=0.01)
+    assert row["memory_bytes"]["generator"] == pytest.approx(full, rel=0.03)  # and a counter a tensor
     assert (row["memory_bytes"]["generator"] > row["memory_bytes"]["teacher"]) is not shared
 
 

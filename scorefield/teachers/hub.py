@@ -1,6 +1,7 @@
 """Reading parts of a pipeline from a local folder or the hub, with one clear sentence when that fails."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ def quiet() -> None:
 
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("diffusers.models.modeling_utils").addFilter(told_by_us)
+
+
+def told_by_us(record: logging.LogRecord) -> bool:
+    """False for what diffusers logs just before it raises the same."""
+    return not str(record.msg).startswith("An error occurred while trying to fetch")
 
 
 def read_settings(path: str, part: str, name: str) -> dict[str, Any]:

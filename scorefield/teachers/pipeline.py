@@ -95,7 +95,9 @@ class PipelineTeacher(Teacher):
                 self._parts[name] = loader and hub.load(loader, self.path, name)
             else:
                 dtype = getattr(torch, self.text_dtype) if name.startswith("text_encoder") else torch.float32
-                module = hub.load(loader, self.path, name, torch_dtype=dtype, variant=self.variant)
+                module = hub.load(
+                    loader, self.path, name, torch_dtype=dtype, variant=self.variant, use_safetensors=True
+                )
                 self._parts[name] = module.to(self.device).eval().requires_grad_(False)
         return self._parts[name]
 
@@ -108,7 +110,9 @@ class PipelineTeacher(Teacher):
     def denoiser(self, null: bool = True) -> NativeDenoiser:
         """A fresh copy of the network as a denoiser; ``null`` encodes the empty (or negative) prompt for guidance."""
         loader = self.class_of(self.network_part)
-        network = hub.load(loader, self.path, self.network_part, torch_dtype=self.dtype, variant=self.variant)
+        network = hub.load(
+            loader, self.path, self.network_part, torch_dtype=self.dtype, variant=self.variant, use_safetensors=True
+        )
         return self.wrap(network, self.null() if null else None).to(self.device).eval()
 
     def wrap(self, network, null: Condition | None = None) -> NativeDenoiser:
