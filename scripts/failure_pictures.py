@@ -2,8 +2,8 @@
 
     python scripts/failure_pictures.py --out docs/pictures --work runs/failures [noise collapse …]
 
-Each failure is the default preset with one or two settings that break it, 40 or 60 iterations of 16 pictures on a CPU, half
-a minute a run. Writes OUT/failure-NAME.png (above: the start, below: the end; same prompts, same noise) and
+Each failure is the default preset with one or two settings that break it, 40 or 60 iterations of 16 pictures, half
+a minute of a CPU. Writes OUT/failure-NAME.png (above: the start, below: the end; same prompts, same noise) and
 OUT/failures.csv with the monitors' last figures and the names of those that crossed their lines. Runs that are there
 already are not made again.
 """
