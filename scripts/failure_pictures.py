@@ -2,8 +2,8 @@
 
     python scripts/failure_pictures.py --out docs/pictures --work runs/failures [noise collapse …]
 
-Each failure is the default preset with one or two settings that break it, 60 iterations of 16 pictures on a CPU, half
-a minute a run. Writes OUT/failure-NAME.png (above: the start, below: the end; same prompts, same noise) and
+Each failure is the default preset with one or two settings that break it, 40 or 60 iterations of 16 pictures, half
+a minute of a CPU. Writes OUT/failure-NAME.png (above: the start, below: the end; same prompts, same noise) and
 OUT/failures.csv with the monitors' last figures and the names of those that crossed their lines. Runs that are there
 already are not made again.
 """
@@ -22,7 +22,7 @@ from scorefield.files import write_atomically, write_text
 ONE = "a chair"  # collapse shows in pictures of one prompt
 COMMON = [
     "training.device=cpu",
-    "training.iterations=60",
+    "training.iterations=40",
     "training.batch=16",
     "training.generator.decay=none",
     "training.online.decay=none",
@@ -38,7 +38,7 @@ PLANTED = {
     "healthy": [],
     "noise": ["loss.name=sid", "loss.alpha=4", "training.generator.learning_rate=2e-3"],
     "collapse": ["loss.name=sds", "training.guidance_scale=4", "training.generator.learning_rate=3e-3"],
-    "saturation": ["training.guidance_scale=40", "training.generator.learning_rate=3e-3"],
+    "saturation": ["training.guidance_scale=15", "training.generator.learning_rate=1e-3", "training.iterations=60"],
     "frozen": ["training.online.learning_rate=1e-9", "training.generator.learning_rate=6e-4"],
 }
 

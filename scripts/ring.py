@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
+    parser.add_argument("--losses", nargs="+", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
     if importlib.util.find_spec("matplotlib") is None:  # said before the training, not after it
         parser.error('the pictures need matplotlib: pip install "scorefield[docs]"')
@@ -172,21 +173,27 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / "ring.csv"
     true = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(3))
+    kept = arguments.out / "samples"  # of seed 0, for the pictures
+    kept.mkdir(exist_ok=True)
     for name in arguments.starts:
         for seed in arguments.seeds:
-            pictures = {}
-            for title, (kind, options) in METHODS.items():
+            for title in arguments.losses:
                 told = {"start": name, "loss": title, "iterations": arguments.iterations, "seed": seed}
-                if seed and any(all(row[key] == str(v) for key, v in told.items()) for row in read(file)):
+                if any(all(row[key] == str(v) for key, v in told.items()) for row in read(file)):
                     continue
+                kind, options = METHODS[title]
                 loss = losses.build(kind, sigma_data=RADIUS / 2**0.5, **options)
                 generator, _, seconds = train(name, seed, loss, arguments.iterations)
-                pictures[title] = samples(generator)
-                row = told | figures(pictures[title], true) | {"seconds": seconds}
+                made = samples(generator)
+                row = told | figures(made, true) | {"seconds": seconds}
                 append(file, row)
+                if seed == 0:
+                    torch.save(made[:2000].clone(), kept / f"{name.split()[0]}-{title}.pt")
                 print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
-            if seed == 0:  # which is never skipped: the picture shows it
-                draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
+        found = {title: kept / f"{name.split()[0]}-{title}.pt" for title in METHODS}
+        pictures = {title: torch.load(path) for title, path in found.items() if path.exists()}
+        if pictures:
+            draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
     truth = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4))
     write(arguments, read(file), step_by_step(arguments.iterations), figures(truth, true))
 

@@ -66,6 +66,7 @@ class Variant:
 
 
 HUBER, SQUARED = {"distance": "pseudo_huber"}, {"distance": "squared_l2"}
+WEIGHT = {"weighting": "sigma_squared"}
 THREE = (("Huber", "sim", HUBER), ("squared L2", "sim", SQUARED), ("DMD", "dmd", {}))
 
 
@@ -78,6 +79,10 @@ def constant() -> list[Variant]:
         Variant(f"{space}, c {c:g}", options={**HUBER, "space": space, "c": c})
         for space in ("x0", "score")
         for c in (0.0, 0.1, 100.0)
+    ]
+    found += [  # score space divides by sigma^2 once more, or by sigma^4: a weight can take it back
+        Variant(f"score, c {c:g}, weight sigma_squared", options={**HUBER, "space": "score", "c": c, **WEIGHT})
+        for c in (0.1, 100.0)
     ]
     return [*found, Variant("squared L2, x0", options=SQUARED)]
 
@@ -202,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("questions", nargs="+", choices=list(QUESTIONS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", default="", help="variants whose name holds this text")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -210,6 +216,8 @@ def main() -> None:
     for name in arguments.questions:
         for seed in arguments.seeds:
             for variant in QUESTIONS[name][1]():
+                if arguments.only not in variant.name:
+                    continue
                 told = {"question": name, "variant": variant.name, "seed": seed}
                 if any(all(row[key] == str(v) for key, v in told.items()) for row in ring.read(file)):
                     continue

@@ -31,7 +31,7 @@ def warned(path, loss="sim", online_rate=0.02):
     """Names of the monitors that warned while a wide Gaussian was distilled."""
     player = {"betas": (0.0, 0.99), "decay": "cosine"}
     training = TrainingConfig(
-        iterations=120,
+        iterations=200,
         batch=64,
         device="cpu",
         generator=PlayerConfig(learning_rate=0.02, **player),
@@ -45,7 +45,7 @@ def warned(path, loss="sim", online_rate=0.02):
         training=training,
         loss={"name": loss},
         monitors=MonitorsConfig(enabled=WATCHED),
-        checkpoints=CheckpointConfig(every=24, keep=1),
+        checkpoints=CheckpointConfig(every=40, keep=1),
     )
     folder = RunFolder(path)
     folder.path.mkdir()
