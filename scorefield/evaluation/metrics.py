@@ -4,6 +4,7 @@ Every function takes feature matrices [N, D] of any floating dtype on any device
 The figures depend on the network that made the features: name it beside every number.
 """
 
+import math
 from pathlib import Path
 
 import torch
@@ -48,10 +49,11 @@ class FeatureStatistics:
 
     Attributes:
         count: samples seen. mean: [D] float64, or None before the first batch. scatter: [D, D] float64.
+        network: identity of the network that made the features, "" where it is not known.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, network: str = "") -> None:
+        self.count, self.network = 0, network
         self.mean: Tensor | None = None
         self.scatter: Tensor | None = None
 
@@ -90,7 +92,7 @@ class FeatureStatistics:
         return self.scatter / (self.count - 1)
 
     def save(self, path: Path) -> None:
-        """Write mu, sigma (the names of EDM's reference files, denominator N - 1) and count as .npz."""
+        """Write mu, sigma (the names of EDM's reference files, denominator N - 1), count and network as .npz."""
         import numpy as np
 
         from scorefield.files import write_atomically
@@ -102,7 +104,7 @@ class FeatureStatistics:
 
         def write(part: Path) -> None:
             with open(part, "wb") as file:
-                np.savez(file, mu=mean, sigma=sigma, count=np.int64(self.count))
+                np.savez(file, mu=mean, sigma=sigma, count=np.int64(self.count), network=np.str_(self.network))
 
         write_atomically(Path(path), write)
 
@@ -121,13 +123,14 @@ class FeatureStatistics:
             with np.load(path, allow_pickle=False) as file:
                 mean, sigma = torch.from_numpy(file["mu"]).double(), torch.from_numpy(file["sigma"]).double()
                 count = int(file["count"]) if "count" in file else 2**31
+                network = str(file["network"]) if "network" in file else ""
         except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"cannot read feature statistics (mu, sigma) from {path}: {error}") from error
         if mean.ndim != 1 or sigma.shape != (len(mean), len(mean)):
             raise UserError(f"{path}: mu is {tuple(mean.shape)}, sigma {tuple(sigma.shape)}; not [D] and [D, D]")
         if not (torch.isfinite(mean).all() and torch.isfinite(sigma).all()) or count < 2:
             raise UserError(f"{path}: mu or sigma is not finite, or count is below 2 ({count})")
-        statistics = cls()
+        statistics = cls(network)
         statistics.count, statistics.mean, statistics.scatter = count, mean, sigma * (count - 1)
         return statistics
 
@@ -245,6 +248,29 @@ def _squared_mmd(x: Tensor, y: Tensor) -> Tensor:
     xx, yy, xy = ((a @ b.T / dimensions + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     within = (xx.sum() - xx.trace() + yy.sum() - yy.trace()) / (n * (n - 1))
     return within - 2 * xy.mean()
+
+
+def inception_score(scores: Tensor, splits: int = 10, seed: int = 0) -> tuple[float, float]:
+    """Inception score (Salimans et al. 2016): exp of the mean KL divergence of p(class | picture) from p(class).
+
+    Args:
+        scores: class scores before the softmax [N, K], N >= splits (FID's network: without the output bias).
+        splits: parts of the shuffled pictures that are scored on their own. seed: of the shuffle.
+
+    Returns:
+        Mean and standard deviation over the parts: 1 is worst, K is best.
+    """
+    scores = _checked(scores, "class scores", max(splits, 2))
+    if splits < 1:
+        raise UserError(f"splits must be at least 1, not {splits}")
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(seed)).to(scores.device)
+    values = []
+    for part in scores[order].tensor_split(splits):
+        log_p = part.log_softmax(1)
+        log_mean = log_p.logsumexp(0) - math.log(len(part))
+        values.append((log_p.exp() * (log_p - log_mean)).sum(1).mean().exp())
+    found = torch.stack(values)
+    return float(found.mean()), float(found.std(correction=0))
 
 
 def pairwise_diversity(features: Tensor) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import nn
 
-from scorefield import networks
+from scorefield import networks, resources
 from scorefield.errors import UserError
 from scorefield.importer.load import load
 from scorefield.networks.store import apply_recorded, load_state
@@ -15,6 +15,13 @@ DIALECTS = {"stylegan2-ada-pytorch": "stylegan2-ada", "stylegan3": "stylegan3"}
 def stored(path: Path) -> bool:
     """Whether ``open_network`` finds something at ``path``."""
     return path.exists() or path.with_name(f"{path.name}.json").is_file()
+
+
+def locate(path: str) -> Path:
+    """A path that exists, or the same below assets/."""
+    given = Path(path)
+    inside = resources.root() / "assets" / path
+    return inside if not stored(given) and stored(inside) else given
 
 
 def open_network(path: Path | str, network: str | None = None) -> nn.Module:

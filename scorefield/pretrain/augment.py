@@ -1,10 +1,14 @@
 """Augmentation of training pictures: mirroring, EDM's non-leaky warps, and DiffAugment for GANs."""
 
+import itertools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from scorefield.random import Draws
 
 AUGMENT_LABELS = 9  # what ``warp_some`` tells the network
 
@@ -19,10 +23,45 @@ def flip_some(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def warp_some(images: Tensor, probability: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """``warp`` with random numbers from ``generator``."""
+
+    def uniform() -> Tensor:
+        return _uniform(images, generator)
+
+    def normal() -> Tensor:
+        return torch.randn(len(images), generator=generator, device=images.device)
+
+    return warp(images, probability, uniform, normal)
+
+
+def warp_drawn(images: Tensor, probability: float, draws: Draws, mirror: float | None = None) -> tuple[Tensor, Tensor]:
+    """``warp`` with random numbers that depend on each picture's place alone."""
+    turn = itertools.count()
+
+    def uniform() -> Tensor:
+        return draws.uniform(f"warp-{next(turn)}")
+
+    def normal() -> Tensor:
+        return draws.normal(f"warp-{next(turn)}", 1)[:, 0]
+
+    return warp(images, probability, uniform, normal, mirror)
+
+
+def warp(
+    images: Tensor,
+    probability: float,
+    uniform: Callable[[], Tensor],
+    normal: Callable[[], Tensor],
+    mirror_probability: float | None = None,
+) -> tuple[Tensor, Tensor]:
     """EDM's geometric augmentation, told to the network so that it does not leak (arXiv:2206.00364, appendix F.2).
 
     Each of up-down flip, left-right flip, scaling, rotation, uneven scaling and shift happens with ``probability``;
-    in one resampling with mirrored borders, so that pictures without a warp stay as they are.
+    in one resampling with mirrored borders, so that pictures without a warp stay as they are. ``uniform`` and
+    ``normal`` give [B] random numbers a call.
+
+    Args:
+        mirror_probability: of the left-right flip, where it is another (EDM on CIFAR-10: one half, told like the rest).
 
     Returns:
         Pictures [B, C, H, W] and labels [B, 9]: flips in {0, 1}, log2 scale over 0.2, cos - 1 and sin of the rotation,
@@ -30,16 +69,14 @@ def warp_some(images: Tensor, probability: float, generator: torch.Generator) ->
     """
     batch, device = len(images), images.device
 
-    def chosen(value: Tensor) -> Tensor:
-        return torch.where(_uniform(images, generator) < probability, value, torch.zeros_like(value))
+    def chosen(value: Tensor, probability: float = probability) -> Tensor:
+        return torch.where(uniform() < probability, value, torch.zeros_like(value))
 
-    def normal() -> Tensor:
-        return torch.randn(batch, generator=generator, device=device)
-
-    mirror, upset = chosen(torch.ones(batch, device=device)), chosen(torch.ones(batch, device=device))
+    mirroring = probability if mirror_probability is None else mirror_probability
+    mirror, upset = chosen(torch.ones(batch, device=device), mirroring), chosen(torch.ones(batch, device=device))
     scale = chosen(normal())
-    turn = chosen((2 * _uniform(images, generator) - 1) * math.pi)
-    uneven, axis = chosen(normal()), (2 * _uniform(images, generator) - 1) * math.pi
+    turn = chosen((2 * uniform() - 1) * math.pi)
+    uneven, axis = chosen(normal()), (2 * uniform() - 1) * math.pi
     shift_x, shift_y = chosen(normal()), chosen(normal())
 
     grow, stretch = torch.exp2(0.2 * scale), torch.exp2(0.2 * uneven)

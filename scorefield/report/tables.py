@@ -11,6 +11,7 @@ NAMES = {
     "guidance": "guidance",
     "prompt_accuracy": "prompt accuracy",
     "frechet": "Fréchet distance",
+    "inception_score": "Inception score",
     "kid": "kernel distance",
     "precision": "precision",
     "recall": "recall",
@@ -57,11 +58,13 @@ def ratio(top: Any, bottom: Any) -> float | None:
     return a / b if a is not None and b is not None and b > 0 else None
 
 
-def cell(key: str, value: object) -> str:
-    """One table cell; a dash where there is no number."""
-    found = number(value)
+def cell(key: str, value: object, spread: object = None) -> str:
+    """One table cell, with its interval where there is one; a dash where there is no number."""
+    found, ends = number(value), interval(spread)
     if found is None:
         return "–"
+    if ends is not None:
+        return f"{figure(found)} ({figure(ends[0])} to {figure(ends[1])})"
     if key in SHARES:
         return share(found)
     return seconds(found) if key == "seconds_per_image" else figure(found)
@@ -81,14 +84,21 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
-    rows = [[name, *(cell(k, o.get(k)) for k in keys)] for name, o in objects.items() if o]
+    rows = [[name, *(cell(k, o.get(k), o.get(f"{k}_interval")) for k in keys)] for name, o in objects.items() if o]
     last = []
     for key in keys:
         value = ratio(objects[right].get(key), objects[left].get(key)) if key in RATIOS else None
         last.append("" if value is None else f"{value:.2f}{THIN}×" if value >= 0.1 else f"{value:.3f}{THIN}×")
     if any(last):
         rows.append([f"{right} / {left}", *last])
-    return {"head": [NAMES.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+    names = NAMES | {"frechet": distance_name(data)}
+    return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+
+
+def distance_name(data: RunData) -> str:
+    """What the Fréchet distance is called: by its feature network (FID, FD-judge), where the summary says it."""
+    name = data.summary.get("frechet_name")
+    return name if isinstance(name, str) and name else NAMES["frechet"]
 
 
 def headline(data: RunData) -> str:
@@ -109,7 +119,7 @@ def headline(data: RunData) -> str:
         parts.append(text)
     distance = ratio(student.get("frechet"), teacher.get("frechet"))
     if distance is not None:
-        parts.append(f"lies at {distance:.2f}{THIN}× the teacher's Fréchet distance")
+        parts.append(f"lies at {distance:.2f}{THIN}× the teacher's {distance_name(data)}")
     faster = ratio(teacher.get("seconds_per_image"), student.get("seconds_per_image"))
     if faster is not None:
         parts.append(f"draws a picture {figure_of(faster)}{THIN}× {'as fast' if faster < 1 else 'faster'}")
@@ -127,7 +137,8 @@ def refinement(data: RunData) -> str:
     start, end = number(before.get("frechet")), number(after.get("frechet"))
     if start is None or end is None:
         return "The generator was refined; nothing was measured."
-    moved = f"the Fréchet distance from {figure(start)} to {figure(end)}"
+    name = distance_name(data)
+    moved = f"{'the ' if name == NAMES['frechet'] else ''}{name} from {figure(start)} to {figure(end)}"
     old, new = interval(before.get("frechet_interval")), interval(after.get("frechet_interval"))
     apart = old is not None and new is not None and (new[1] < old[0] or old[1] < new[0])
     if not apart:

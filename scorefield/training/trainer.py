@@ -4,21 +4,25 @@ Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what
 or which loss was chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
 from scorefield.denoiser import Denoiser, Guided
 from scorefield.errors import UserError
-from scorefield.generators.base import Batch, Generator
+from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
+from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.settings import TrainingConfig
 
@@ -63,21 +67,19 @@ class Trainer:
         world = self.accelerator.num_processes
         if config.batch % (world * config.accumulation):
             raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
-        known = {"teacher_uncond", "eps"}
-        if missing := set(loss.needs) - known:
-            raise UserError(f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide")
-
-        self.plain_teacher = teacher.to(device).eval()
+        teacher.to(device).eval()
         # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
         if not any(p is q for p in teacher.parameters() for q in trainable(online)):
             teacher.requires_grad_(False)
         self.teacher = Guided(teacher, config.guidance_scale, config.split_guidance)
+        self.evaluations = Evaluations(loss, self.teacher, config.iterations)
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
         self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
-        self.online_call, self.generator_call = self._wrap(online), self._wrap(generator)
+        learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
+        self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
             self.teacher.compile()
             self.online_guided.compile()
@@ -89,6 +91,7 @@ class Trainer:
         self.images = 0
         self.nan_samples = torch.zeros((), device=device)
         self.seen: dict[str, Tensor] = {}
+        self.online_terms: set[str] = set()  # names of figures that come with the online score's updates
         self.updates = 0  # of the generator, since the last figures
 
     def _wrap(self, module: nn.Module):
@@ -110,6 +113,7 @@ class Trainer:
         """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
         ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
+        self.teacher.scale = config.guidance_at(k)
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
 
@@ -119,7 +123,7 @@ class Trainer:
                     sample = shared[0]
                 else:
                     salt = f"fresh-{update}" if config.fresh_samples else ""
-                    with torch.no_grad():
+                    with torch.no_grad(), self._mode(self.generator, self.config.dropout == "none"):
                         sample = self._render(Draws(draws.seed, k, draws.indices, salt))
                 with self._synced(self.online_call, place == len(parts) - 1), self.clock("online"):
                     self.accelerator.backward(self._online_loss(sample, update))
@@ -140,11 +144,16 @@ class Trainer:
             self.images += config.batch
             self.average.update(config.batch, self.images)
         if changes := self.generator.after_step(k):
-            self.generator_player.apply(changes)
-            self.average.reset(self.generator.averaged())
+            self.apply(changes)
+
+    def apply(self, changes: Changes) -> None:
+        """Let optimizer, average and the processes' exchange of gradients follow changed parameters."""
+        self.generator_player.apply(changes)
+        self.average.follow(changes, self.generator.averaged())
+        self.generator_call = self._wrap(self.generator)
 
     def _render(self, draws: Draws) -> Sample:
-        with self.clock("generator"), self._autocast():
+        with self.clock("generator"), self._dropping(draws, "generator"), self._autocast():
             batch = self.generator.draw(draws)
             return Sample(draws, batch, self.generator_call(batch).float())
 
@@ -152,15 +161,22 @@ class Trainer:
         """Weighted denoising error of the online score on the generator's samples."""
         x0, draws = sample.x0.detach(), sample.draws
         whole = finite_rows(x0)
-        x0 = clean_rows(x0, whole)
-        sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
+        clean = clean_rows(x0, whole)
+        x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
+        sigma = noise_laws.law_at(self.online_noise, draws.iteration)(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
-        with self._autocast():
-            online_x0 = self.online_call(x_t, sigma, sample.batch.online_condition).float()
+        with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
+            with self._autocast():
+                online_x0 = self.online_call(x_t, sigma, condition).float()
+            terms = self.generator.regularize_online(clean, sample.batch)
         good = finite_rows(online_x0) & whole
         error = (clean_rows(online_x0, good) - x0).square().flatten(1).mean(1) * good
         loss = self._mean(self.weighting(sigma) * error)
         self._note("loss/online", loss)
+        for name, term in terms.items():
+            self._note(f"loss/{name}", term)
+            self.online_terms.add(f"loss/{name}")
+            loss = loss + term / self.config.accumulation
         return loss
 
     def _generator_loss(self, sample: Sample, k: int) -> Tensor:
@@ -170,27 +186,31 @@ class Trainer:
             x0.register_hook(lambda g: clean_rows(g, finite_rows(g)))
         whole = finite_rows(x0)
         x0 = clean_rows(x0, whole)
-        sigma = self.generator_noise(draws.uniform("sigma"))
-        eps = draws.normal("eps", *x0.shape[1:])
-        x_t = x0 + spread(sigma, x0) * eps
+        sigma = noise_laws.law_at(self.generator_noise, k)(draws.uniform("sigma"))
+        with self.clock("teacher"), self._autocast():
+            x_t, extra = self.evaluations.point(x0, sigma, draws, batch, k)
         jacobian = self.loss.needs_jacobian
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
-                teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
+                ask = partial(self.evaluations.ask, sigma=sigma, batch=batch)
+                teacher_x0, asked = self._ask(ask, self.teacher.denoiser, seen, draws)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
                 with self.clock("online_forward"):
-                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
-            extra = {"eps": eps} if "eps" in self.loss.needs else {}
-            if "teacher_uncond" in self.loss.needs:
-                null = self.plain_teacher.null_condition(batch.teacher_condition)
-                extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
+                    ask = partial(self.online_guided, sigma=sigma, condition=batch.online_condition)
+                    online_x0 = self._ask(ask, self.online, seen, draws).float()
+        extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
+        for value in (x_t.detach(), *extra.values()):
+            good = good & finite_rows(value)
         self.nan_samples += self.accelerator.reduce((~good).sum().float(), "sum")  # the same count in every process
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
         extra = {key: clean_rows(value, good) for key, value in extra.items()}
         losses = self.loss(x0=x0, x_t=x_t, sigma=sigma, teacher_x0=teacher_x0, online_x0=online_x0, **extra)
+        factors = self.generator.weigh(x_t.detach(), sigma, batch)
+        if factors is not None:
+            losses = losses * factors.detach()
         loss = self._mean(clean_rows(losses, good))
         self._note("loss/generator", loss)
         with torch.no_grad():
@@ -204,7 +224,43 @@ class Trainer:
             loss = loss + term / self.config.accumulation
         return loss
 
+    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+        """What a score says at ``x_t``; where a Jacobian is needed its activations may be computed twice, not kept."""
+
+        def call(seen: Tensor) -> Any:  # all that holds within also holds when it is called again, in the backward pass
+            dropping = self.config.dropout == "matched"
+            with frozen(self.online), self._mode(network, dropping), self._dropping(draws, "scores"):
+                return ask(seen)
+
+        if self.config.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(call, x_t, use_reentrant=False)
+        return call(x_t)
+
     # ------------------------------------------------------------------ small print
+
+    @contextmanager
+    def _mode(self, module: nn.Module, training: bool) -> Iterator[None]:
+        """``module`` in training or evaluation mode within; where no dropout is wanted its mode is left alone."""
+        before = module.training
+        if self.config.dropout == "none" or before == training:
+            yield
+            return
+        module.train(training)
+        try:
+            yield
+        finally:
+            module.train(before)
+
+    @contextmanager
+    def _dropping(self, draws: Draws, stream: str) -> Iterator[None]:
+        """torch's own random numbers, which dropout uses, keyed like all others so that a resumed run drops alike."""
+        if self.config.dropout == "none":
+            yield
+            return
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(int(draws.bits(f"dropout-{stream}", 1)[0, 0]) & 0x7FFFFFFFFFFFFFFF)
+            yield
 
     def _parts(self, k: int) -> list[Draws]:
         """The draws of this process, one per micro-batch, keyed by place in the global batch."""
@@ -232,7 +288,7 @@ class Trainer:
 
     def figures(self, iterations: int) -> dict[str, float]:
         """Averages since the last call over ``iterations`` and all processes; the one place where the host waits."""
-        scale = {"loss/online": iterations * self.config.online_updates}
+        scale = dict.fromkeys({"loss/online", *self.online_terms}, iterations * self.config.online_updates)
         shares = self.config.accumulation
         averaged = {"loss/online", "loss/generator", "sigma/mean", "x0_gap/rms"}
         seen = torch.stack([*self.seen.values(), self.generator_player.norm, self.online_player.norm])

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.errors import UserError
+from scorefield.evaluation.measure import MeasureConfig
+from scorefield.generators.terms.settings import TermsConfig
 from scorefield.training.settings import RunConfig
 
 
@@ -32,17 +34,19 @@ class GeneratorConfig:
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(MeasureConfig):
     """How the generator is measured before and after, alike."""
 
-    samples: int = 2000  # pictures a draw
     draws: int = 3  # independent draws behind each interval
-    data: str = "toybox"  # "toybox", an .npz with images and labels, or a folder with a sub-folder a class
-    label: str = "object"  # Toybox's class
-    real: int = 5000  # pictures of the reference
-    judge: str = "toybox32"  # asset or folder whose judge gives the features
     preview: int = 32  # pictures in the grids over time
-    per_class: int = 16  # pictures of each class behind the diversity
+    truncation: list[float] = field(default_factory=list)  # values of psi that both are measured at, for the page
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.draws < 2:
+            raise UserError(f"evaluation.draws must be at least 2 for an interval, not {self.draws}")
+        if self.preview < 1:
+            raise UserError(f"evaluation.preview must be at least 1, not {self.preview}")
 
 
 @dataclass
@@ -52,13 +56,5 @@ class GANRefineConfig(RunConfig):
     task: str = "gan_refine"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    terms: TermsConfig = field(default_factory=TermsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-
-    def __post_init__(self) -> None:
-        found = self.evaluation
-        if found.samples < 5:
-            raise UserError(f"evaluation.samples must be at least 5 for a Fréchet distance, not {found.samples}")
-        if found.draws < 2:
-            raise UserError(f"evaluation.draws must be at least 2 for an interval, not {found.draws}")
-        if found.per_class < 2 or found.preview < 1 or found.real < 5:
-            raise UserError("evaluation.per_class must be at least 2, preview at least 1 and real at least 5")

@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import noise_laws, resources
+from scorefield import noise_laws
 from scorefield.errors import UserError
 from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import LabelLaw
 from scorefield.generators.stylegan2 import StyleGAN2Generator
+from scorefield.generators.terms import build_terms, plain
 from scorefield.images import save_grid, save_image
-from scorefield.importer.open import open_network, stored
+from scorefield.importer.open import locate, open_network
 from scorefield.monitors import Probe
 from scorefield.networks import stylegan2
 from scorefield.random import Draws
@@ -48,15 +49,15 @@ class GANRefine(Task):
     before: dict[str, Any] | None = None  # figures of the unrefined generator
 
     def check(self) -> None:
-        self.config.build_loss()
+        loss = self.config.build_loss()
         self.teacher = self.open_teacher()
         fresh = self.open_generator()
         self.check_fit(fresh)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
         noise_laws.online_weighting(self.config.training.online_weighting)
-        if self.config.evaluation.judge != "none":
-            evaluate.judge_folder(self.config)
+        self.config.terms.check(loss)
+        self.config.evaluation.check()
 
     def check_fit(self, generator: StyleGAN2Generator) -> None:
         """Raise UserError when teacher and generator are not of one kind of picture and label."""
@@ -81,7 +82,8 @@ class GANRefine(Task):
         network = open_network(locate(settings.path))
         if isinstance(network, stylegan2.Generator):
             raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
-        return EDMDenoiser(network, settings.sigma_min, settings.sigma_max).eval()
+        native = self.config.training.dropout != "none"
+        return EDMDenoiser(network, settings.sigma_min, settings.sigma_max, native_training=native).eval()
 
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
@@ -111,8 +113,9 @@ class GANRefine(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
-        generator = self.open_generator()
-        return Players(self.teacher, online.full_copy(self.teacher), generator)
+        score = online.full_copy(self.teacher)
+        generator = build_terms(self.config.terms, self.open_generator(), score, self.config.training, self.device)
+        return Players(self.teacher, score, generator)
 
     def plan(self) -> list[str]:
         settings = self.config
@@ -122,9 +125,9 @@ class GANRefine(Task):
             f"generator {settings.generator.path}: trains {settings.generator.trainable}",
         ]
 
-    def batch(self, generator: Generator, count: int, seed: int, labels: Tensor | None = None) -> Batch:
-        """Latents that depend on ``seed`` and place alone; with given class numbers [count] where wanted."""
-        batch = generator.draw(Draws(seed, -1, torch.arange(count, device=self.device)))
+    def batch(self, generator: Generator, places: Tensor, seed: int, labels: Tensor | None = None) -> Batch:
+        """Latents of ``places`` int64 [B] that depend on ``seed`` and place alone; with class numbers [B] if given."""
+        batch = plain(generator).draw(Draws(seed, -1, places))
         if labels is not None and "label" in batch.latents:
             told = torch.nn.functional.one_hot(labels, batch.latents["label"].shape[1]).float()
             batch.latents["label"] = told
@@ -146,7 +149,8 @@ class GANRefine(Task):
     @torch.no_grad()
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         count = self.config.evaluation.preview
-        pictures = generator(self.batch(generator, count, PREVIEW_SEED, self.classes(count))).clamp(-1, 1)
+        places = torch.arange(count, device=self.device)
+        pictures = generator(self.batch(generator, places, PREVIEW_SEED, self.classes(count))).clamp(-1, 1)
         columns = min(8, count)
         save_grid(pictures, self.folder.samples / f"iteration-{iteration:06d}.png", columns)
         words = [f"latent {place}, class {number}" for place, number in enumerate(self.classes(count).tolist())]
@@ -157,7 +161,8 @@ class GANRefine(Task):
     @torch.no_grad()
     def probe(self, generator: Generator) -> Probe:
         count = WATCHED_CLASSES * WATCHED_SAMPLES
-        batch = self.batch(generator, count, WATCH_SEED, self.classes(count) // WATCHED_SAMPLES)
+        places = torch.arange(count, device=self.device)
+        batch = self.batch(generator, places, WATCH_SEED, self.classes(count) // WATCHED_SAMPLES)
         x0 = generator(batch)
         shape = (WATCHED_CLASSES, WATCHED_SAMPLES)
         return Probe(x0.unflatten(0, shape), x0.clamp(-1, 1).unflatten(0, shape), batch.online_condition)
@@ -165,7 +170,7 @@ class GANRefine(Task):
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
-        return evaluate.before_and_after(self, generator, self.config.evaluation.samples)
+        return evaluate.before_and_after(self, plain(generator), self.config.evaluation.samples)
 
     def restore(self, weights: dict[str, Tensor]) -> StyleGAN2Generator:
         """The averaged generator of a checkpoint."""
@@ -190,7 +195,8 @@ class GANRefine(Task):
                     raise UserError(f'"{word}" is not a class of this generator: give numbers from 0 to {known - 1}')
                 numbers[place] = int(word)
         labels = torch.tensor(numbers, device=self.device)
-        pictures = generator(self.batch(generator, len(prompts), seed, labels)).clamp(-1, 1)
+        places = torch.arange(len(prompts), device=self.device)
+        pictures = generator(self.batch(generator, places, seed, labels)).clamp(-1, 1)
         paths = [out / f"{place:03d}-{word}.png" for place, word in enumerate(prompts)]
         for picture, path in zip(pictures, paths, strict=True):
             save_image(picture, path)
@@ -210,10 +216,3 @@ class GANRefine(Task):
         write_atomically(out / "G_ema.pt", lambda part: torch.save(state, part))
         write_text(out / "README.md", USAGE)
         return out
-
-
-def locate(path: str) -> Path:
-    """A path that exists, or the same below assets/."""
-    given = Path(path)
-    inside = resources.root() / "assets" / path
-    return inside if not stored(given) and stored(inside) else given

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +103,41 @@ def test_figures_with_a_judge(place):
     )
 
 
+def test_terms_truncation_and_nearest_pictures_on_request(place):
+    torch.manual_seed(0)
+    Judge({"object": [str(k) for k in range(4)]}, (8, 8, 8, 16)).save(place / "judge")
+    real = np.random.default_rng(0).integers(0, 256, (30, SIDE, SIDE, 3), dtype=np.uint8)
+    np.savez(place / "real.npz", images=real, labels=np.arange(30) % CLASSES)
+    words = [f"evaluation.judge={place}", f"evaluation.data={place / 'real.npz'}", "evaluation.samples=10"]
+    words += ["evaluation.real=15", "evaluation.per_class=2", "evaluation.truncation=[1.0,0.5]", "evaluation.nearest=3"]
+    terms = ["terms.adversarial.weight=0.1", f"terms.adversarial.data={place / 'real.npz'}", "terms.anchor.weight=1"]
+    assert run(place, *words, *terms, "terms.adversarial.head=conv") == 0
+    out = place / "run"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    last = [line for line in lines if "loss/generator" in line][-1]
+    assert last["loss/adversarial"] > 0
+    assert 0.1 < last["loss/adversarial_online"] < 3
+    assert last["loss/anchor"] > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["real"]["samples"] == 10
+    assert summary["frechet_name"] == "FD-judge"
+    sweep = json.loads((out / "evaluation" / "truncation.json").read_text())
+    assert [row["psi"] for row in sweep] == [0.5, 1.0]
+    for row in sweep:
+        assert row["before frechet"] > 0
+    first = summary["before"]["frechet_interval"]
+    assert first[0] < summary["before"]["frechet"] < first[1]
+    found = json.loads((out / "evaluation" / "nearest.json").read_text())
+    assert [row["sample"] for row in found] == [0, 1, 2]
+    varied = json.loads((out / "evaluation" / "diversity.json").read_text())
+    assert list(varied["before"]) == ["0", "1", "2"]
+    page = (out / "report.html").read_text()
+    for title in ("Truncation", "Nearest real pictures", "Diversity by class", "FD-judge", " to "):
+        assert title in page
+    assert main(["export", str(out), "--out", str(place / "out")]) == 0
+    assert open_network(place / "out" / "G_ema").c_dim == CLASSES  # the terms are no part of it
+
+
 @pytest.mark.parametrize(
     ("words", "teacher", "generator", "message"),
     [
@@ -115,12 +151,20 @@ def test_figures_with_a_judge(place):
         (["generator.trainable=al"], "teacher", "gan", '"all"'),
         (["generator.labels=[1,2]"], "teacher", "gan", "3 numbers"),
         (["training.online_warmup=4"], "teacher", "gan", "online_warmup"),
+        (["terms.adversarial.weight=1"], "teacher", "gan", "terms.adversarial.data"),
+        (["terms.divergence.name=forward_kl"], "teacher", "gan", "terms.adversarial.data"),
+        (["evaluation.features=nobody"], "teacher", "gan", "no feature network"),
+        (["evaluation.reference=no.npz"], "teacher", "gan", "does not exist"),
+        ([], "discriminator", "gan", "raw network"),
+        ([], "teacher", "discriminator", "holds a Discriminator, not a StyleGAN2 generator"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, words, teacher, generator, message):
     networks.save(unet(classes=5), place / "classes")
     networks.save(unet(channels=1), place / "grey")
     networks.save(unet(side=32), place / "big")
+    kwargs = {"c_dim": CLASSES, "img_resolution": SIDE, "img_channels": 3, "channel_base": 64, "channel_max": 8}
+    networks.save(networks.build("Discriminator", kwargs), place / "discriminator")
     assert run(place, *words, teacher=teacher, generator=generator) == 2
     assert message in capsys.readouterr().err
     assert not (place / "run" / "checkpoints").exists()

@@ -99,6 +99,9 @@ def test_wrong_labels_are_refused():
     x, sigma = torch.randn(2, 3, 8, 8), torch.ones(2)
     with pytest.raises(UserError, match=r"shape \[2, 3\], got \[2, 4\]"):
         conditional(x, sigma, {"label": torch.eye(4)[:2]})
+    for wrong in ([0, 3], [-1, 0]):
+        with pytest.raises(UserError, match="classes are 0 to 2"):
+            conditional(x, sigma, {"label": torch.tensor(wrong)})
     with pytest.raises(UserError, match="unconditional"):
         free(x, sigma, {"label": torch.eye(3)[:2]})
     with pytest.raises(UserError, match="guidance scale 1"):
