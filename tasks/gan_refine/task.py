@@ -88,8 +88,6 @@ class GANRefine(Task):
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
         settings = self.config.generator
-        if not settings.path:
-            raise UserError("generator.path is empty: give a StyleGAN2 .pkl or a folder that was made from one")
         network = open_network(locate(settings.path), settings.network)
         if not isinstance(network, stylegan2.Generator):
             raise UserError(

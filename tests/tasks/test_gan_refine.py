@@ -170,11 +170,6 @@ def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, word
     assert not (place / "run" / "checkpoints").exists()
 
 
-def test_an_empty_path_is_asked_for(place, capsys):
-    assert main(["run", "gan_refine", "--out", str(place / "run"), "generator.path="]) == 2
-    assert "generator.path is empty" in capsys.readouterr().err
-
-
 def test_without_players_the_embedded_gan_is_refined(tmp_path):
     small = ["training.iterations=3", "training.batch=4", "training.online_warmup=1", "training.device=cpu"]
     small += ["checkpoints.every=3", "evaluation.samples=24", "evaluation.real=40", "evaluation.draws=2"]
