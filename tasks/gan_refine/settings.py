@@ -22,7 +22,7 @@ class TeacherConfig:
 class GeneratorConfig:
     """The GAN that is refined."""
 
-    path: str = ""  # as teacher.path; there is no GAN that comes along yet
+    path: str = "toybox32/gan"  # as teacher.path
     network: str | None = None  # of a pickle: G_ema (the default), G
     trainable: Any = "all"  # "all", "synthesis", "mapping", or a list of patterns over parameter names
     noise_mode: str = "random"  # random, const or none

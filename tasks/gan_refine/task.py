@@ -88,10 +88,6 @@ class GANRefine(Task):
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
         settings = self.config.generator
-        if not settings.path:
-            raise UserError(
-                "no GAN to refine: give generator=FILE, a StyleGAN2 .pkl or a folder that was made from one"
-            )
         network = open_network(locate(settings.path), settings.network)
         if not isinstance(network, stylegan2.Generator):
             raise UserError(

@@ -170,6 +170,13 @@ def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, word
     assert not (place / "run" / "checkpoints").exists()
 
 
-def test_without_a_gan_it_asks_for_one(place, capsys):
-    assert main(["run", "gan_refine", "--out", str(place / "run")]) == 2
-    assert "generator=FILE" in capsys.readouterr().err
+def test_without_players_the_embedded_gan_is_refined(tmp_path):
+    small = ["training.iterations=3", "training.batch=4", "training.online_warmup=1", "training.device=cpu"]
+    small += ["checkpoints.every=3", "evaluation.samples=24", "evaluation.real=40", "evaluation.draws=2"]
+    small += ["evaluation.per_class=2", "evaluation.preview=4"]
+    assert main(["run", "gan_refine", "--out", str(tmp_path / "run"), *small]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert 0 < summary["before"]["frechet"] != summary["after"]["frechet"]
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "out")]) == 0
+    refined = open_network(tmp_path / "out" / "G_ema")
+    assert (refined.img_resolution, refined.c_dim) == (32, 14)  # Toybox's objects
