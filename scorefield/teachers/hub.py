@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.errors import UserError
+from scorefield.files import read_json
 
 PATIENCE = 5  # seconds for the hub's first answer
 
@@ -42,7 +43,7 @@ def read_settings(path: str, part: str, name: str) -> dict[str, Any]:
     elif not local.exists():
         raise UserError(f"{path} is no whole pipeline folder: {file} is missing")
     try:
-        return json.loads(local.read_text(encoding="utf-8"))
+        return read_json(local)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} of {path} is not whole JSON: {error}") from error
 

@@ -24,8 +24,8 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "config.yaml").write_text("task: text_to_image\n")
     (tmp_path / "weights.safetensors").write_bytes(b"garbage")
-    (tmp_path / "pipe" / "scheduler").mkdir(parents=True)
-    (tmp_path / "pipe" / "scheduler" / "scheduler_config.json").write_text("{broken")
+    (tmp_path / "pipe").mkdir()
+    (tmp_path / "pipe" / "model_index.json").write_text("{broken")
 
     def trained(self):
         raise AssertionError("it trains")
@@ -78,7 +78,7 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "generator.init_sigma=0"], "init_sigma must be above 0"),
         ([*RUN, "evaluation.teacher_steps=5000"], "more than the teacher's 1000"),
         ([*RUN, "teacher.max_tokens=0"], "max_tokens must be at least 1"),
-        ([*RUN, "teacher.path=pipe"], "scheduler_config.json is not whole JSON"),
+        ([*RUN, "teacher.path=pipe"], "model_index.json is not whole JSON"),
         ([*RUN, "online.kind=lora", "online.lora_rank=0"], "lora_rank must be at least 1"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
