@@ -11,10 +11,12 @@ from scorefield.errors import UserError
 VERBS = {
     "run": "train a generator for a task and report on it",
     "compare": "run one task in several variants, with the same seeds and budget, and draw them side by side",
+    "preview": "show what the teacher would draw for a task, before anything is trained",
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
     "report": "rebuild the page of a run or of a comparison",
+    "bench": "time a preset's iteration with random weights against its bare network passes",
     "list": "name the tasks, presets, comparisons, parts and plugins at hand",
     "config": "print the resolved configuration of a task and stop",
     "import": "convert an official StyleGAN2, EDM or EDM2 pickle to safetensors without running its code",
@@ -24,9 +26,16 @@ VERBS = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse that reports a mistake as the rest of the command line does: one line, status 2."""
+
+    def error(self, message: str):
+        raise UserError(f"{message} ({self.prog} --help tells more)")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser with every verb; flags of a verb come from its module only when it is the one asked for."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="scorefield",
         description="Carry the knowledge of a pretrained diffusion model into any differentiable picture maker.",
         epilog="scorefield VERB --help tells more; settings are given as key=value, for example training.seed=1",
@@ -59,14 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f'unknown verb "{asked}": {suggest(asked, VERBS)}')
         parsed, rest = parser.parse_known_args(words)
         if module is None:
-            parser.print_help()
-            return 0
+            raise UserError(f"name a verb: {', '.join(VERBS)} (scorefield --help tells more)")
         # argparse gives up on positionals that follow flags: key=value words may stand anywhere
         loose = [word for word in rest if not word.startswith("-")]
         if flags := [word for word in rest if word.startswith("-")]:
             raise UserError(f"unknown flag {flags[0]}: see scorefield {parsed.verb} --help")
+        if loose and not hasattr(parsed, "overrides"):
+            raise UserError(f'scorefield {parsed.verb} does not take "{loose[0]}": see scorefield {parsed.verb} --help')
         if loose:
-            parsed.overrides = [*getattr(parsed, "overrides", []), *loose]
+            parsed.overrides = [*parsed.overrides, *loose]
         return module.execute(parsed)
     except UserError as error:
         print(f"scorefield: {' '.join(str(error).split())}", file=sys.stderr)

@@ -46,7 +46,17 @@ def parse_override(text: str, known: Sequence[str], free: Sequence[str] = ()) ->
         key = f"{key}.path"  # generator=FILE: what a section is about is its path
     if key not in known and not key.startswith(tuple(f"{section}." for section in free)):
         raise UserError(f'unknown configuration key "{key}": {_nearest(key, known)}')
+    _refuse_no_section(key, value.lstrip().startswith(("{", "$")), known, free)
     return key, value
+
+
+def _refuse_no_section(key: str, is_section: bool, known: Sequence[str], free: Sequence[str]) -> None:
+    """Raise UserError if ``key`` is a section but its value is none."""
+    inner = [name for name in known if name.startswith(f"{key}.")]
+    if (inner or key in free) and not is_section:
+        raise UserError(
+            f'configuration key "{key}" is a section: set {inner[0] if inner else key + ".name"} or another'
+        )
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
@@ -84,12 +94,28 @@ def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] =
             merged = _merge(merged, layer, free)
         pairs = [parse_override(text, known, free) for text in overrides]
         if pairs:
-            merged = _merge(merged, OmegaConf.from_dotlist([f"{key}={value}" for key, value in pairs]), free)
+            merged = _merge(merged, _dotlist(pairs), free)
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         first = re.split(r"\n", str(error).strip())[0]
+        if "Incompatible value 'None'" in first:
+            first = "a value is missing"
         raise UserError(f'configuration key "{key}": {first}' if key else f"configuration: {first}") from error
+
+
+def _dotlist(pairs: Sequence[tuple[str, str]]):
+    """Overrides as a nested configuration; raises UserError for a value that is no YAML."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    layers = []
+    for key, value in pairs:
+        try:
+            layers.append(OmegaConf.from_dotlist([f"{key}={value}"]))
+        except yaml.YAMLError as error:
+            raise UserError(f'"{value}", given for {key}, is not valid YAML: is a bracket or quote open?') from error
+    return OmegaConf.merge(*layers)
 
 
 def _merge(merged, layer, free: Sequence[str]):
@@ -123,6 +149,7 @@ def _refuse_unknown(values: dict, known: Sequence[str], free: Sequence[str], sou
         name = f"{prefix}{key}"
         if name not in known:
             raise UserError(f'unknown configuration key "{name}" in {source}: {_nearest(name, known)}')
+        _refuse_no_section(name, isinstance(value, dict), known, free)
         if isinstance(value, dict) and name not in free:
             _refuse_unknown(value, known, free, source, name + ".")
 

@@ -4,7 +4,7 @@ x_t = x0 + sigma * eps has no input scaling (variance exploding); what a network
 timesteps and its alphas live in the adapter (scorefield/teachers/) and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -26,14 +26,43 @@ class Denoiser(nn.Module):
         """x0 estimate, float32, shaped like ``x_t`` [B, …]; ``sigma`` [B] > 0. Differentiable in ``x_t``."""
         raise NotImplementedError
 
+    def branches(self, x_t: Tensor, sigma: Tensor, condition: Condition, split: bool = False) -> tuple[Tensor, Tensor]:
+        """(with ``condition``, with the empty one): what guidance is made of, two x0 estimates.
+
+        One doubled batch, or with ``split`` one after the other in half the memory.
+        """
+        return two_branches(self, x_t, sigma, condition, self.null_condition(condition), split)
+
     def null_condition(self, like: Condition) -> Condition:
         """The empty condition, shaped like ``like``, for classifier-free guidance."""
         raise NotImplementedError(f"{type(self).__name__} has no empty condition: use guidance scale 1")
 
 
+def two_branches(
+    call: Callable[..., Tensor], x: Tensor, level: Tensor, first: Condition, second: Condition, split: bool
+) -> tuple[Tensor, Tensor]:
+    """``call`` under two conditions: one doubled batch, or with ``split`` one after the other."""
+    if split:
+        return call(x, level, first), call(x, level, second)
+    one, other = call(torch.cat([x, x]), torch.cat([level, level]), join(first, second)).chunk(2)
+    return one, other
+
+
 def join(first: Condition, second: Condition) -> dict[str, Tensor]:
-    """Concatenate two conditions along the batch."""
-    return {key: torch.cat([first[key], second[key]]) for key in first}
+    """Concatenate two conditions along the batch; the shorter of two texts is filled up with zeros (masked)."""
+    joined = {}
+    for key, one in first.items():
+        other = second[key]
+        if one.ndim > 1 and one.shape[1] != other.shape[1]:
+            longest = max(one.shape[1], other.shape[1])
+            one, other = (_lengthened(value, longest) for value in (one, other))
+        joined[key] = torch.cat([one, other])
+    return joined
+
+
+def _lengthened(value: Tensor, length: int) -> Tensor:
+    """[B, L, …] with zeros up to ``length`` in the second axis."""
+    return torch.cat([value, value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])], 1)
 
 
 def pick(condition: Condition, rows: slice | Tensor) -> dict[str, Tensor]:
@@ -45,8 +74,8 @@ class Guided(Denoiser):
     """Classifier-free guidance around a denoiser: uncond + scale * (cond - uncond); scale 1 is off.
 
     Both branches run as one doubled batch (``split=True`` runs them one after the other in half the memory);
-    at scale 1 the empty branch is skipped. Ho and Salimans 2022, arXiv:2207.12598, in the convention where
-    1 means no guidance.
+    at scale 1 the empty branch is skipped, at scale 0 the other. Ho and Salimans 2022, arXiv:2207.12598, in the
+    convention where 1 means no guidance.
     """
 
     def __init__(self, denoiser: Denoiser, scale: float, split: bool = False):
@@ -57,13 +86,22 @@ class Guided(Denoiser):
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         if self.scale == 1.0:
             return self.denoiser(x_t, sigma, condition)
+        if self.scale == 0.0:
+            return self.denoiser(x_t, sigma, self.denoiser.null_condition(condition))
+        return self.mix(*self.denoiser.branches(x_t, sigma, condition, self.split))
+
+    def guide(self, call: Callable[..., Tensor], x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+        """``call(x, level, condition)`` guided likewise: another view of the denoiser, linear in its x0."""
+        if self.scale == 1.0:
+            return call(x, level, condition)
         null = self.denoiser.null_condition(condition)
-        if self.split:
-            cond, uncond = self.denoiser(x_t, sigma, condition), self.denoiser(x_t, sigma, null)
-        else:
-            both = self.denoiser(torch.cat([x_t, x_t]), torch.cat([sigma, sigma]), join(condition, null))
-            cond, uncond = both.chunk(2)
-        return uncond + self.scale * (cond - uncond)
+        if self.scale == 0.0:
+            return call(x, level, null)
+        return self.mix(*two_branches(call, x, level, condition, null, self.split))
+
+    def mix(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        """The guided estimate of two branches."""
+        return cond if self.scale == 1.0 else uncond + self.scale * (cond - uncond)
 
     def null_condition(self, like: Condition) -> Condition:
         return self.denoiser.null_condition(like)

@@ -11,6 +11,14 @@ from typing import Any
 from scorefield.errors import UserError
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder with its parents; raises UserError, naming it, where that cannot be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {reason(error)}") from error
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
 
@@ -18,7 +26,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     cannot be written; the temporary file is removed in every case. ``write`` may be a library's own writer.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)

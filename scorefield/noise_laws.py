@@ -153,7 +153,51 @@ class LogitNormalTime:
         return sigma.clamp(self.sigma_min, self.sigma_max)
 
 
-def _process_of(denoiser: Any) -> Process | None:
+@NOISE_LAWS.register("stages")
+@dataclass(frozen=True)
+class Stages:
+    """Another law from given iterations on: ``{name: stages, laws: {0: {name: …}, 5000: {name: …}}}``.
+
+    With ``blend`` the noise level moves between the stages, ln sigma linear in the iteration, in place of jumping.
+    ``at`` gives the law of an iteration; called itself it is the first one.
+    """
+
+    laws: Any = dataclasses.field(default_factory=lambda: {0: {"name": "log_normal"}})
+    blend: bool = False
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+
+    def __post_init__(self) -> None:
+        _check_range(self)
+        if not self.laws or not all(isinstance(k, int) and k >= 0 for k in self.laws) or 0 not in self.laws:
+            raise UserError("noise law stages: laws must map iterations, 0 among them, to noise laws")
+
+    def built(self, teacher: Any) -> "Stages":
+        """The same with every law made of its configuration."""
+        laws = {k: build(law, teacher) if isinstance(law, Mapping) else law for k, law in sorted(self.laws.items())}
+        return dataclasses.replace(self, laws=laws)
+
+    def at(self, iteration: int) -> Callable[[Tensor], Tensor]:
+        """The law of an iteration."""
+        before = max(k for k in self.laws if k <= iteration)
+        later = [k for k in self.laws if k > iteration]
+        first = self.laws[before]
+        if not self.blend or not later:
+            return first
+        share = (iteration - before) / (min(later) - before)
+        second = self.laws[min(later)]
+        return lambda u: (first(u).log() * (1 - share) + second(u).log() * share).exp()
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.at(0)(u)
+
+
+def law_at(law: Callable[[Tensor], Tensor], iteration: int) -> Callable[[Tensor], Tensor]:
+    """The law in force: that of the iteration where it changes by iteration (it has ``at``), else itself."""
+    return law.at(iteration) if hasattr(law, "at") else law
+
+
+def process_of(denoiser: Any) -> Process | None:
     """The noise process that a denoiser, or the one that it wraps, was trained with."""
     while denoiser is not None:
         if (process := getattr(denoiser, "process", None)) is not None:
@@ -181,7 +225,7 @@ def build(config: Mapping[str, Any], teacher: Any = None) -> Callable[[Tensor], 
         if key not in defaults:
             raise UserError(f'unknown option "{key}" of this noise law: {suggest(key, defaults)}')
     if "process" in defaults and "process" not in options:
-        options["process"] = _process_of(teacher)
+        options["process"] = process_of(teacher)
     if teacher is not None:
         for key, cut in (("sigma_min", max), ("sigma_max", min)):
             bound = getattr(teacher, key)
@@ -191,7 +235,8 @@ def build(config: Mapping[str, Any], teacher: Any = None) -> Callable[[Tensor], 
             else:
                 default = defaults[key]
                 options[key] = bound if default is None else cut(default, bound)
-    return law(**options)
+    made = law(**options)
+    return made.built(teacher) if isinstance(made, Stages) else made
 
 
 def online_weighting(name: str, sigma_data: float = 0.5) -> Callable[[Tensor], Tensor]:

@@ -95,6 +95,12 @@ def find_folder(target: str) -> Path:
     return folder
 
 
+def lasting_name(target: str) -> str:
+    """``target`` as it is found from any working directory: a folder that is none of ours becomes absolute."""
+    folder = Path(target).resolve()
+    return str(folder) if Path(target).is_dir() and folder not in task_folders().values() else target
+
+
 def installed_tasks() -> list[str]:
     """Names of the tasks that installed distributions offer."""
     return sorted({point.name for point in offers(TASKS)})

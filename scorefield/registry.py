@@ -59,6 +59,8 @@ class Registry(Generic[T]):
                 that delivers something else.
             scorefield.plugins.PluginError: a plugin that cannot be imported; its own error is the cause.
         """
+        if not isinstance(name, str):
+            raise UserError(f"the name of a {self.kind} is a word, not {name!r}: {suggest('', self)}")
         self._search()
         offers = plugins.offers(self.group, name)
         own = self._homes.get(name) if name in self._parts else None

@@ -16,8 +16,8 @@ def asset(name: str) -> Path:
     """assets/NAME; raises UserError with the nearest one when it is not there."""
     folder = root() / "assets" / name
     if not folder.exists():
-        here = (root() / "assets").glob("*")
-        raise UserError(f'no asset is called "{name}": {suggest(name, [p.name for p in here])}')
+        here = [path.name for path in (root() / "assets").iterdir() if path.is_dir()]
+        raise UserError(f'no asset is called "{name}": {suggest(name, here)}')
     return folder
 
 

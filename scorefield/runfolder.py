@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scorefield.errors import UserError
-from scorefield.files import read_json, write_json, write_text
+from scorefield.files import make_folder, read_json, write_json, write_text
 
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "omegaconf", "numpy")
 
@@ -44,7 +44,7 @@ class RunFolder:
 
     def lock(self) -> None:
         """Hold the folder until this process ends, however it ends; raises UserError if another holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 (held open on purpose)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

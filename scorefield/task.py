@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 
 from scorefield.denoiser import Denoiser
+from scorefield.errors import UserError
 from scorefield.generators.base import Generator
 from scorefield.runfolder import RunFolder
 from scorefield.training.settings import RunConfig
@@ -48,6 +49,10 @@ class Task:
         """Load the teacher, make the generator and the online score."""
         raise NotImplementedError
 
+    def rehearse(self) -> Players:
+        """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``."""
+        raise UserError(f"task {self.name} has no rehearsal to be timed")
+
     def plan(self) -> list[str]:
         """Lines that ``--dry-run`` prints beside the core's."""
         return []
@@ -55,6 +60,10 @@ class Task:
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         """Draw pictures of the averaged generator into ``folder.samples``; returns running figures."""
         return {}
+
+    def preview_teacher(self, out: Path) -> Path:
+        """Write one picture ``out`` of what the teacher draws for the task's prompts; returns its path."""
+        raise UserError(f"{self.name} has no preview of its teacher")
 
     def probe(self, generator: Generator) -> "Probe | None":
         """The same few samples at every look, several of each condition, for the monitors; None: not watched."""

@@ -3,11 +3,14 @@
     python scripts/ring.py --out docs/results/ring
 
 The teacher is exact (``scorefield.teachers.analytic.eight_modes``), so nothing but the loss, its optimisation and the
-online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core.
+online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core. Needs matplotlib
+(pip install "scorefield[docs]").
 """
 
 import argparse
 import csv
+import importlib.util
+import io
 import statistics
 import time
 from pathlib import Path
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 
 import scorefield
 from scorefield import losses
+from scorefield.files import write_text
 from scorefield.teachers.analytic import eight_modes
 
 STD, RADIUS = 0.15, 2.0
@@ -59,24 +63,24 @@ def start(name: str, seed: int) -> tuple[Shifted, nn.Module]:
     return Shifted(*STARTS[name]), scorefield.Preconditioned(mlp(3), sigma_data=RADIUS / 2**0.5)
 
 
+def settings(**changes) -> dict:
+    """Arguments of ``scorefield.distill`` on the ring, with some changed."""
+    return {
+        "latents": (2,),
+        "device": "cpu",
+        "learning_rate": 2e-3,
+        "sigma_data": RADIUS / 2**0.5,
+        "online_noise": {"name": "log_normal", "mean": 0.0, "std": 1.6},
+        "generator_noise": {"name": "log_normal", "mean": 0.0, "std": 1.6},
+    } | changes
+
+
 def train(name: str, seed: int, loss: losses.Loss, iterations: int, run: int | None = None):
     """``run`` of ``iterations`` steps (all if None); returns generator, online score and seconds."""
     generator, online = start(name, seed)
     begun = time.monotonic()
-    scorefield.distill(
-        generator,
-        eight_modes(RADIUS, STD),
-        online=online,
-        latents=(2,),
-        loss=loss,
-        seed=seed,
-        device="cpu",
-        iterations=iterations if run is None else run,
-        learning_rate=2e-3,
-        sigma_data=RADIUS / 2**0.5,
-        online_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
-        generator_noise={"name": "log_normal", "mean": 0.0, "std": 1.6},
-    )
+    asked = settings(loss=loss, seed=seed, iterations=iterations if run is None else run)
+    scorefield.distill(generator, eight_modes(RADIUS, STD), online=online, **asked)
     return generator, online, time.monotonic() - begun
 
 
@@ -137,11 +141,9 @@ def step_by_step(iterations: int) -> list[dict]:
 
 def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
     """One panel a method."""
-    import matplotlib
+    from matplotlib import pyplot as plt
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt.switch_backend("Agg")
     columns = 4
     rows = -(-(len(pictures) + 1) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.2 * rows), squeeze=False)
@@ -160,53 +162,77 @@ def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--iterations", type=int, default=1500)
+    parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
     arguments = parser.parse_args()
+    if importlib.util.find_spec("matplotlib") is None:  # said before the training, not after it
+        parser.error('the pictures need matplotlib: pip install "scorefield[docs]"')
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
+    file = arguments.out / "ring.csv"
     true = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(3))
-    table: list[dict] = []
-    for name in STARTS:
-        pictures = {}
-        for title, (kind, options) in METHODS.items():
-            loss = losses.build(kind, sigma_data=RADIUS / 2**0.5, **options)
-            for seed in arguments.seeds:
+    for name in arguments.starts:
+        for seed in arguments.seeds:
+            pictures = {}
+            for title, (kind, options) in METHODS.items():
+                told = {"start": name, "loss": title, "iterations": arguments.iterations, "seed": seed}
+                if seed and any(all(row[key] == str(v) for key, v in told.items()) for row in read(file)):
+                    continue
+                loss = losses.build(kind, sigma_data=RADIUS / 2**0.5, **options)
                 generator, _, seconds = train(name, seed, loss, arguments.iterations)
-                made = samples(generator)
-                if seed == arguments.seeds[0]:
-                    pictures[title] = made
-                table.append({"start": name, "loss": title, "seed": seed, **figures(made, true), "seconds": seconds})
-                print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in table[-1].items()))
-        draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
+                pictures[title] = samples(generator)
+                row = told | figures(pictures[title], true) | {"seconds": seconds}
+                append(file, row)
+                print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+            if seed == 0:  # which is never skipped: the picture shows it
+                draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
     truth = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4))
-    write(arguments, table, step_by_step(arguments.iterations), figures(truth, true))
+    write(arguments, read(file), step_by_step(arguments.iterations), figures(truth, true))
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def append(file: Path, row: dict) -> None:
+    """Add a row, in the place of an earlier one of the same run."""
+    same = ("start", "question", "loss", "variant", "iterations", "seed")
+    row = {key: f"{v:.5g}" if isinstance(v, float) else str(v) for key, v in row.items()}
+    kept = [old for old in read(file) if any(old.get(key) != row.get(key) for key in same)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*kept, row])
+    write_text(file, text.getvalue())
 
 
 def write(arguments: argparse.Namespace, table: list[dict], steps: list[dict], truth: dict[str, float]) -> None:
-    """ring.csv with a row a run, ring.md with means and ranges over seeds."""
-    with (arguments.out / "ring.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
+    """ring.md: means and ranges over seeds."""
     lines = [
         f"`python scripts/ring.py --iterations {arguments.iterations}`, seeds {arguments.seeds}, one CPU thread.",
         "",
     ]
     lines += [
-        "| start | loss | samples near a mode | modes kept | rarest mode | sliced W2 | seconds |",
-        "|---" * 7 + "|",
+        "| start | loss | samples near a mode | modes kept | rarest mode | sliced W2 |",
+        "|---" * 6 + "|",
     ]
-    lines.append(f"| | *truth* | {truth['near']:.1%} | 8 | {truth['least']:.2f} | {truth['distance']:.3f} | |")
+    lines.append(f"| | *truth* | {truth['near']:.1%} | 8 | {truth['least']:.2f} | {truth['distance']:.3f} |")
     for name in STARTS:
         for title in METHODS:
-            rows = [row for row in table if (row["start"], row["loss"]) == (name, title)]
+            told = (name, title, str(arguments.iterations))
+            rows = [row for row in table if (row["start"], row["loss"], row["iterations"]) == told]
+            if not rows:
+                continue
             cells = []
             for key, form in (("near", ".1%"), ("modes", ".1f"), ("least", ".2f"), ("distance", ".3f")):
-                values = [row[key] for row in rows]
-                spread = f" ({min(values):{form}} to {max(values):{form}})"
+                values = [float(row[key]) for row in rows]
+                spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
                 cells.append(f"{statistics.mean(values):{form}}{spread}")
-            cells.append(f"{statistics.mean(row['seconds'] for row in rows):.0f}")
             lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
     lines += [
         "",
@@ -214,7 +240,7 @@ def write(arguments: argparse.Namespace, table: list[dict], steps: list[dict], t
         "|---" * 3 + "|",
     ]
     lines += [f"| {row['iteration']} | {row['exact']:.4f} | {row['frozen']:.4f} |" for row in steps]
-    (arguments.out / "ring.md").write_text("\n".join(lines) + "\n")
+    write_text(arguments.out / "ring.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
     python scripts/sweep_teacher.py assets/toybox --prompts 500 --out assets/toybox/sweep.json
 
 Prompts of a seed that is neither trained nor measured on, start noise of one seed; prompt accuracy by the judge,
-Fréchet distance against real pictures that show what the same prompts say. A run measures only the best setting anew.
+Fréchet distance against real pictures that show what the same prompts say. The file is written after every setting and
+settings that it already holds are kept, so a stopped sweep goes on. A run measures only the best setting anew.
 """
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -15,10 +17,14 @@ import torch
 from scorefield.data import toybox as world
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
-from scorefield.files import write_json
+from scorefield.files import read_json, write_json
 from scorefield.random import Draws
-from scorefield.teachers.pixart import TextToImagePipeline
-from scorefield.teachers.sampling import sample
+from scorefield.teachers.pixart import PixArt
+
+
+def best_of(rows: list[dict]) -> dict:
+    """Highest prompt accuracy in whole percents, then lowest Fréchet distance."""
+    return max(rows, key=lambda row: (round(row["prompt_accuracy"], 2), -row["frechet"]))
 
 
 def main() -> None:
@@ -32,31 +38,36 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
 
-    from diffusers import DPMSolverMultistepScheduler
-
     device, count = arguments.device, arguments.prompts
+    weights = arguments.asset / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    head = {
+        "transformer_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "prompts": count,
+        "seed": arguments.seed,
+    }
+    rows: list[dict] = []
+    if arguments.out.exists():
+        before = read_json(arguments.out)
+        if head == {key: before.get(key) for key in head}:
+            rows = before["settings"]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     judge = Judge.load(arguments.asset / "judge", device)
-    pipeline = TextToImagePipeline(str(arguments.asset / "pipeline"), device, max_tokens=64)
+    pipeline = PixArt(str(arguments.asset / "pipeline"), device, max_tokens=64)
     denoiser = pipeline.denoiser()
     prompts = world.prompts(count, arguments.seed)
     text = pipeline.encode(prompts)
     z = Draws(arguments.seed, -1, torch.arange(count, device=device)).normal("z", *pipeline.latent_shape)
     reference = judge.read(toybox.real_pictures(prompts, arguments.seed, 20_000_000, device)).features
-    rows = []
+    done = {(row["steps"], row["guidance"]) for row in rows}
     for steps in arguments.steps:
         for guidance in arguments.guidance:
-            scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler_settings)
-            latents = sample(denoiser, scheduler, text, z, steps=steps, guidance_scale=guidance)
+            if (steps, guidance) in done:
+                continue
+            latents = pipeline.sample(denoiser, text, z, steps=steps, guidance_scale=guidance)
             verdict = toybox.judge_pictures(judge, pipeline.decode(latents), prompts)
             rows.append({"steps": steps, "guidance": guidance} | toybox.figures(verdict, reference))
+            write_json(arguments.out, head | {"best": best_of(rows), "settings": rows})
             print("  ".join(f"{key} {value:.4g}" for key, value in rows[-1].items()), flush=True)
-    best = max(rows, key=lambda row: (round(row["prompt_accuracy"], 2), -row["frechet"]))
-    weights = arguments.asset / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    write_json(
-        arguments.out,
-        {"transformer_sha256": digest, "prompts": count, "seed": arguments.seed, "best": best, "settings": rows},
-    )
 
 
 if __name__ == "__main__":

@@ -138,3 +138,17 @@ def test_online_weights_are_the_error_of_that_form():
             gap = gap + sign * convert(x0, "x0", form, x_t=x_t, alpha=alpha, sigma=alpha * sigma, sigma_data=0.5)
         weight = noise_laws.online_weighting(name, 0.5)(sigma)
         torch.testing.assert_close((gap**2).sum(1), weight * ((first - second) ** 2).sum(1))
+
+
+def test_stages_switch_or_move_between_laws():
+    laws = {0: {"name": "log_normal", "mean": 1.0, "std": 0.5}, 10: {"name": "log_normal", "mean": -1.0, "std": 0.5}}
+    u = torch.tensor([0.5])
+    jump = noise_laws.build({"name": "stages", "laws": laws})
+    move = noise_laws.build({"name": "stages", "laws": laws, "blend": True})
+    told = [[noise_laws.law_at(law, k)(u).log().item() for k in (0, 5, 10, 20)] for law in (jump, move)]
+    assert told[0] == pytest.approx([1, 1, -1, -1], abs=1e-5)
+    assert told[1] == pytest.approx([1, 0, -1, -1], abs=1e-5)
+    plain = LogNormal()
+    assert noise_laws.law_at(plain, 7) is plain
+    with pytest.raises(UserError, match="0 among them"):
+        noise_laws.build({"name": "stages", "laws": {5: laws[0]}})

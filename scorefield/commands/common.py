@@ -77,7 +77,7 @@ def add_training_flags(parser: argparse.ArgumentParser, schema: str, example: st
     )
     parser.add_argument("--config", type=Path, help=f"YAML file with the keys of {schema}")
     parser.add_argument("--out", type=Path, required=True, help="folder for the result and the resumable state")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=f"for example {example}")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=f"for example {example}")
 
 
 def start_training(arguments: argparse.Namespace, schema: type[T]) -> tuple[T, Callable[[str], None]]:

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
+        default=[],
         metavar="FILE key=value",
         help="a comparison's YAML file or name (configs/compare); then overrides for all variants",
     )

@@ -8,7 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
     parser.add_argument("task", help="a task's name or folder")
     parser.add_argument("--config", type=Path, help="YAML preset")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value")
 
 
 def execute(arguments: argparse.Namespace) -> int:

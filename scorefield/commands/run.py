@@ -9,7 +9,8 @@ from pathlib import Path
 from scorefield import config as configuration
 from scorefield.commands.common import build_config, preset_name, resolve_device
 from scorefield.errors import UserError
-from scorefield.plugins import load_task
+from scorefield.files import write_text
+from scorefield.plugins import lasting_name, load_task
 from scorefield.processes import is_main
 from scorefield.runfolder import RunFolder, default_folder
 
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, help="run folder; runs/TASK-TIME if left out")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example training.iterations=100")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as training.iterations=100")
 
 
 def say(text: str) -> None:
@@ -32,6 +33,8 @@ def say(text: str) -> None:
 
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
+    from scorefield.monitors.watch import Watch
+
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if arguments.resume and arguments.out is None:
@@ -43,6 +46,7 @@ def execute(arguments: argparse.Namespace) -> int:
     folder = RunFolder(arguments.out or default_folder(task_class.name))
     task = task_class(config, folder, device)
     task.check()
+    Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     if arguments.dry_run:
         if is_main():
             print_plan(task, device)
@@ -57,7 +61,6 @@ def execute(arguments: argparse.Namespace) -> int:
 
 def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
     used = (folder.path / "config.yaml").exists()
     if used and not arguments.resume:
         raise UserError(f"{folder.path} already holds a run: give --resume to go on with it, or another --out")
@@ -66,7 +69,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     if used and list(folder.checkpoints.glob("iteration-*")):
         refuse_changes(folder, config)
     folder.write_config(text)
-    (folder.path / "task.txt").write_text(str(arguments.task) + "\n")
+    write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
     preset = preset_name(arguments.config, config.task)
     folder.write_environment(config.training.seed, config.training.device, preset)
 
@@ -78,7 +81,15 @@ def refuse_changes(folder: RunFolder, config) -> None:
     # read through the schema: a key that the run's own version did not have yet stands at its default
     before = configuration.load(type(config), folder.path / "config.yaml")
 
-    free = ("training.iterations", "training.log_every", "training.device", "checkpoints.", "evaluation.", "monitors.")
+    free = (
+        "training.iterations",
+        "training.log_every",
+        "training.device",
+        "checkpoints.",
+        "evaluation.",
+        "monitors.",
+        "assets.",
+    )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
         c for c in configuration.differences(old, new) if not c.startswith(free) or c.startswith("evaluation.prompts")
@@ -106,11 +117,14 @@ def print_plan(task, device: str) -> None:
 
 def passes_per_iteration(loss, training) -> float:
     """Cost of one iteration per image in forward passes (a parameter gradient is 3, an input gradient 2)."""
+    from scorefield.training import evaluations
+
     shared = training.accumulation == 1 and not training.fresh_samples
-    teacher = (1 if training.guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
+    teacher = evaluations.passes(loss, training.guidance_scale) * (2 if loss.needs_jacobian else 1)
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
-    updates = training.online_updates * (3 if shared else 4) if loss.needs_online else 0
+    trained = 3 if training.online_training_guidance_scale == 1 else 6
+    updates = training.online_updates * (trained if shared else trained + 1) if loss.needs_online else 0
     return 3 + updates + teacher + online
 
 

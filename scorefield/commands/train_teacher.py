@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help='"toybox" or a folder of captioned pictures')
     parser.add_argument("--config", type=Path, help="YAML file with the keys of PretrainConfig")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pipeline and the resumable state")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for example transformer.steps=5000")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="for example transformer.steps=5000"
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:

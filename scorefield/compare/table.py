@@ -24,7 +24,9 @@ COSTS = {
     "nan_samples": "NaN samples",
 }
 LOGGED = {"x0_gap": "x0_gap/rms", "grad_norm/generator": "grad_norm/generator", "grad_norm/online": "grad_norm/online"}
-NO_FIGURE = ("steps", "guidance", "seconds_per_image")  # of the student: alike in all variants, or the clock's noise
+# of the student: alike in all variants, or the clock's noise
+NO_FIGURE = ("steps", "guidance", "seconds_per_image", "samples", "draws")
+CEILINGS = ("real", "teacher", "before")  # "before": what a refinement started from
 HIGHER = ("prompt_accuracy", "precision", "recall", "density", "coverage")
 LOWER = ("frechet", "kid", "seconds", "nan_samples")
 LIKE_REAL = ("diversity",)  # neither more nor less is better: the nearest to real pictures is
@@ -67,7 +69,7 @@ class Row:
 
 @dataclass
 class Table:
-    """All rows; ``ceilings`` are the figures of "real" and "teacher", ``best`` the marked rows of a column."""
+    """All rows; ``ceilings`` are the figures of ``CEILINGS``, ``best`` the marked rows of a column."""
 
     rows: list[Row]
     keys: list[str]
@@ -97,8 +99,9 @@ def collect(plan: Plan, jobs: list[Job]) -> Table:
 
 
 def values_of(data: RunData, passes: float) -> dict[str, float]:
-    """Figures of one run: the student's, and what it cost."""
-    found = {key: v for key, value in data.part("student").items() if (v := number(value)) is not None}
+    """Figures of one run: those of the student or of the refined generator, and what it cost."""
+    made = data.part(tables.sides(data)[1])
+    found = {key: v for key, value in made.items() if (v := number(value)) is not None}
     values = {key: v for key, v in found.items() if key not in NO_FIGURE}
     for key, name in LOGGED.items():
         if (last := final_mean(data.metrics, name)) is not None:
@@ -123,14 +126,14 @@ def final_mean(metrics: list[dict[str, Any]], name: str) -> float | None:
 
 
 def ceilings_of(results: list[Result]) -> tuple[dict[str, dict[str, float]], bool]:
-    """Mean figures of real pictures and teacher over the runs, and whether the teacher was measured unlike."""
+    """Mean figures of ``CEILINGS`` over the runs, and whether the teacher was measured unlike."""
     found: dict[str, dict[str, float]] = {}
-    for who in ("real", "teacher"):
+    for who in CEILINGS:
         parts = [result.data.part(who) for result in results]
         keys = dict.fromkeys(key for part in parts for key in part)
         for key in keys:
             values = [v for part in parts if (v := number(part.get(key))) is not None]
-            if values:
+            if values and key not in ("samples", "draws"):
                 found.setdefault(who, {})[key] = statistics.mean(values)
     ways = {tuple(result.data.part("teacher").get(k) for k in ("steps", "guidance")) for result in results}
     return found, len(ways) > 1
@@ -205,12 +208,12 @@ def stat_text(key: str, stat: Stat) -> str:
 
 
 def ceiling_text(key: str, values: dict[str, float]) -> str:
-    """A cell of the rows of real pictures and teacher; empty for costs."""
+    """A cell of a row of ``CEILINGS``; empty for costs."""
     return text(key, values[key]) if key in values and key not in COSTS else ""
 
 
 def csv_text(table: Table) -> str:
-    """One line a variant, all digits: KEY_mean and KEY_sd; then "real" and "teacher"."""
+    """One line a variant, all digits: KEY_mean and KEY_sd; then ``CEILINGS``."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["variant", "seeds", *(f"{key}_{part}" for key in table.keys for part in ("mean", "sd"))])

@@ -4,7 +4,7 @@ A one-step denoiser, a StyleGAN2, K NeRF scenes seen by cameras or K images as p
 trainer never asks which one it holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,22 +34,27 @@ class Batch:
         latents: named tensors [B, …] that ``render`` turns into x0: noise, cameras, particle numbers …
         teacher_condition: what the teacher is told (a prompt, perhaps with a view word).
         online_condition: what the online score is told (the same, or a camera vector).
+        negative_condition: a negative prompt, for losses that need one; {} where there is none.
     """
 
     latents: dict[str, Tensor]
     teacher_condition: Condition = field(default_factory=dict)
     online_condition: Condition = field(default_factory=dict)
+    negative_condition: Condition = field(default_factory=dict)
 
 
 @dataclass
 class Changes:
     """Parameters that ``after_step`` replaced (densification, resolution switch): old to new, None for gone.
 
-    ``added`` are new parameters with the index of their optimizer group.
+    ``added`` are new parameters with the index of their optimizer group. ``rows`` tells of a new parameter with another
+    number of rows where each of them comes from: the old row int64 [new rows], or -1 for one without a past, whose
+    moments start at zero.
     """
 
     replaced: dict[nn.Parameter, nn.Parameter | None] = field(default_factory=dict)
     added: list[tuple[int, nn.Parameter]] = field(default_factory=list)
+    rows: dict[nn.Parameter, Tensor] = field(default_factory=dict)
 
 
 class Generator(nn.Module):
@@ -97,6 +102,11 @@ class Generator(nn.Module):
     @torch.no_grad()
     def after_step(self, iteration: int) -> Changes | None:
         """Housekeeping after an optimizer step (occupancy grids, densification); reports changed parameters."""
+        return None
+
+    @torch.no_grad()
+    def fit(self, weights: Mapping[str, Tensor]) -> Changes | None:
+        """Take the sizes of saved ``weights``, before they are read in, where training changes sizes."""
         return None
 
     def averaged(self) -> Iterator[tuple[str, Tensor]]:

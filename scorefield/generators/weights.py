@@ -24,18 +24,31 @@ def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
             own[name].copy_(value)
 
 
-def load_generator(generator: Generator, source: Path) -> None:
-    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
-    from safetensors.torch import load_file
+def saved_weights(source: Path) -> Path:
+    """The checkpoint folder or .safetensors file that ``source`` (a run, a checkpoint, a file) means.
+
+    Raises UserError for what holds no generator, before anything heavy is loaded.
+    """
+    from safetensors import safe_open
 
     if source.is_dir():
         folder = source if (source / "checkpoint.json").exists() else checkpoint.newest_whole(source / "checkpoints")
         if folder is None:
-            raise UserError(f"{source} holds no whole checkpoint")
-        apply_weights(generator, checkpoint.load(folder, ["ema"]).weights["ema"])
-        return
+            raise UserError(f"generator.init: {source} holds no whole checkpoint")
+        return folder
+    if not source.exists():
+        raise UserError(f'generator.init "{source}" is neither "teacher" nor a path that exists')
     try:
-        weights = load_file(source)
+        with safe_open(source, "pt"):
+            return source
     except Exception as error:
         raise UserError(f"cannot read generator weights from {source}: {error}") from error
+
+
+def load_generator(generator: Generator, source: Path) -> None:
+    """Start from a saved generator: a run folder, a checkpoint folder, or a .safetensors file."""
+    from safetensors.torch import load_file
+
+    place = saved_weights(source)
+    weights = checkpoint.load(place, ["ema"]).weights["ema"] if place.is_dir() else load_file(place)
     apply_weights(generator, weights)

@@ -20,6 +20,26 @@ LOSSES: Registry[type["Loss"]] = Registry(
 )
 
 
+PER_SAMPLE = ("progress",)  # further tensors of shape [batch]; all others are shaped like x0
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """How x_t is reached from x0 by DDIM inversion with the teacher, in place of random noise.
+
+    Attributes:
+        steps: evenly spread over the schedule, from its lowest level to x_t, or to x_s if there is an ``interval``.
+        guidance_scale: of the teacher on the way; 0 is the empty prompt alone, 1 the prompt alone.
+        interval: length of one further step, from x_s to x_t, in shares of the schedule; 0 for none.
+        eta: noise added after each step, in shares of DDIM's standard deviation of the step back.
+    """
+
+    steps: int
+    guidance_scale: float = 0.0
+    interval: float = 0.0
+    eta: float = 0.0
+
+
 @dataclass(frozen=True)
 class Loss:
     """Base of the generator losses; a subclass is a frozen dataclass with ``per_sample``.
@@ -30,7 +50,9 @@ class Loss:
     negative: only its gradient means something.
 
     Class attributes:
-        needs: names of further tensors that ``__call__`` takes (for example "eps", "teacher_uncond").
+        needs: names of further tensors that ``__call__`` takes. The trainer knows "eps"; the denoised "teacher_cond"
+            (without guidance), "teacher_uncond" and "teacher_negative"; "inversion_eps", the teacher's eps at the last
+            point before an inverted x_t; and "progress" [batch], 0 at the first iteration and 1 at the last.
         needs_online: False for a loss without an online score; ``online_x0`` may then be left out.
 
     Attributes:
@@ -55,6 +77,11 @@ class Loss:
     def needs_jacobian(self) -> bool:
         """Whether gradients must flow through teacher_x0 and online_x0 into x_t (their networks' inputs)."""
         return False
+
+    @property
+    def inversion(self) -> Inversion | None:
+        """How x_t is found where it is not x0 + sigma * eps with random eps."""
+        return None
 
     def __call__(
         self,
@@ -93,7 +120,7 @@ class Loss:
         if sigma.shape != x0.shape[:1]:
             raise UserError(f"sigma must have shape [{len(x0)}], one per sample, not {list(sigma.shape)}")
         for name, value in given.items():
-            if value.shape != x0.shape:
+            if value.shape != (sigma.shape if name in PER_SAMPLE else x0.shape):
                 raise UserError(f"{name} has shape {list(value.shape)}, x0 has {list(x0.shape)}")
         wide = {name: at_least_float32(value) for name, value in given.items()}
         return self.per_sample(x0=at_least_float32(x0), sigma=at_least_float32(sigma), **wide)

@@ -11,6 +11,7 @@ and signal-to-noise ratio 1 / sigma^2:
     edm                 (sigma^2 + sd^2) / (sigma sd)^2        squared error of EDM's F (sd = sigma_data)
     min_snr             min(1 / sigma^2, 5)                    Hang et al. 2023, arXiv:2303.09556
     one_minus_t         1 - t                                  SiD-DiT's default k(t)
+    sigma               sigma                                  LucidDreamer's weight of ISM
     sigma_squared       sigma^2 / (1 + sigma^2)                native sigma^2 of a VP process (VSD, SDS)
     alpha_sigma_squared the same times 1 / sqrt(1 + sigma^2)   native alpha sigma^2
     sid                 1 / max(mean |x0 - teacher_x0|, 1e-5)  SiD's omega, no gradient, float32
@@ -33,6 +34,7 @@ SIGMA_WEIGHTINGS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "edm": lambda sigma, sd: sigma**-2 + sd**-2,
     "min_snr": lambda sigma, sd: (sigma**-2).clamp(max=5.0),
     "one_minus_t": lambda sigma, sd: 1 / (1 + sigma),
+    "sigma": lambda sigma, sd: sigma,
     "sigma_squared": lambda sigma, sd: sigma**2 / (1 + sigma**2),
     "alpha_sigma_squared": lambda sigma, sd: sigma**2 * (1 + sigma**2) ** -1.5,
 }

@@ -166,12 +166,11 @@ def modulated_conv2d(
         largest = weight.abs().amax((1, 2, 3), keepdim=True)
         weight = weight * (1 / math.sqrt(weight[0].numel()) / largest)
         styles = styles / styles.abs().amax(1, keepdim=True)
-    scaled = demodulation = None
-    if fused_modconv or demodulate:
-        scaled = weight[None] * styles[:, None, :, None, None]
-    if demodulate:
-        demodulation = (scaled.square().sum((2, 3, 4)) + 1e-8).rsqrt()
+    demodulation = None
+    if demodulate:  # norm of the scaled weight, without making a copy of the weight for each sample
+        demodulation = (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
     if fused_modconv:
+        scaled = weight[None] * styles[:, None, :, None, None]
         if demodulation is not None:
             scaled = scaled * demodulation[:, :, None, None, None]
         merged = scaled.reshape(batch * out, inner, *size).to(x.dtype)

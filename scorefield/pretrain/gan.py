@@ -167,7 +167,9 @@ class Adversaries:
     """
 
     def __init__(self, G: Generator, D: Discriminator, config: GANStage, device: str, average: Generator | None = None):
-        self.G, self.D, self.config, self.device = G.to(device).train(), D.to(device).train(), config, device
+        layout: Any = {"memory_format": torch.channels_last}  # a quarter faster on CPU, and what half precision wants
+        self.G, self.D = G.to(device, **layout).train(), D.to(device, **layout).train()
+        self.config, self.device = config, device
         self.average = (copy.deepcopy(G) if average is None else average.to(device)).eval().requires_grad_(False)
         self.ema = HalfLifeAverage(self.G, self.average, config.ema_half_life_images, config.ema_rampup)
         self.shares = {"D": config.r1_interval / (config.r1_interval + 1), "G": 1.0}

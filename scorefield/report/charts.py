@@ -112,7 +112,7 @@ class Axes:
         self.log = logarithmic
         self.x_low, self.x_high = min(xs), max(xs)
         if self.x_high <= self.x_low:
-            self.x_low, self.x_high = self.x_low - 0.5, self.x_high + 0.5
+            self.x_low, self.x_high = min(0.0, self.x_low), max(0.0, self.x_high) or 1.0
         low, high = min(ys), max(ys)
         if logarithmic:
             self.low, self.high = low / 1.15, high * 1.15

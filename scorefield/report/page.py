@@ -26,6 +26,9 @@ TITLES = {
     "time": "seconds per phase",
     "eval/prompt_accuracy": "prompt accuracy while training",
     "eval/frechet": "Fréchet distance while training",
+    "eval/precision": "precision while training",
+    "eval/recall": "recall while training",
+    "eval/diversity": "diversity while training",
     "nan_samples": "NaN samples masked",
 }
 ORDER = ("eval", "loss", "x0_gap", "grad_norm", "images_per_sec", "time")
@@ -187,8 +190,9 @@ def charts(data: RunData) -> list[Chart]:
             y = number(value)
             if x is not None and y is not None and key not in NOT_DRAWN:
                 lines.setdefault(key, []).append((x, y))
-    if not any(y for _, y in lines.get("nan_samples", [])):
-        lines.pop("nan_samples", None)
+    for key in ("nan_samples", "skipped_steps"):
+        if not any(y for _, y in lines.get(key, [])):
+            lines.pop(key, None)
     reference = curves_of(data.environment) if by_images else {}
     last = max((x for points in lines.values() for x, _ in points), default=0.0)
     groups: dict[str, list[Series]] = {}
@@ -245,8 +249,12 @@ def _ceilings(data: RunData, key: str) -> dict[str, float]:
     if key.startswith("monitor/"):
         value = _lines(data).get(key.removeprefix("monitor/"))
         return {} if value is None else {"line": value}
-    # A Fréchet distance depends on the number of samples, so that only the accuracy can be compared.
-    if key != "eval/prompt_accuracy":
-        return {}
-    values = {name: number(data.part(name).get("prompt_accuracy")) for name in ("real", "teacher")}
+    # All but the accuracy depend on the number of samples: only what was measured on as many can stand beside it.
+    measured = data.part("running")
+    figure, values = key.removeprefix("eval/"), {}
+    for name in ("real", "teacher") if key.startswith("eval/") else ():
+        alike = measured.get(name)
+        values[name] = number(alike.get(figure)) if isinstance(alike, dict) else None
+        if values[name] is None and figure == "prompt_accuracy":
+            values[name] = number(data.part(name).get(figure))
     return {name: value for name, value in values.items() if value is not None}

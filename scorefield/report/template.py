@@ -164,7 +164,7 @@ PAGE = """{% macro picture(uri, what) %}
 {% if card.misread or card.confidence %}<div class="misread">
 {% for asked, read in card.misread %}{{ asked }} read as
 <b>{{ read }}</b>{{ ', ' if not loop.last }}{% endfor %}
-{% if card.confidence %}{{ ' · ' if card.misread }}confidence {{ card.confidence }}{% endif %}
+{% if card.confidence %}{{ ' · ' if card.misread }}the judge is {{ card.confidence }} sure{% endif %}
 </div>{% endif %}
 </figcaption></figure>
 {% endfor %}

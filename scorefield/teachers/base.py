@@ -54,9 +54,17 @@ class Teacher:
         """The condition of some prompts: ``text`` [N, L, C] float32 and ``text_mask`` [N, L], 1 = valid."""
         raise NotImplementedError
 
+    def text_key(self) -> list[Any]:
+        """All that ``encode`` depends on beside the prompt: embeddings on disk are used again only where it agrees."""
+        return [self.path, self.max_tokens]
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] of latents [N, *latent_shape]."""
         return latents.float().clamp(-1, 1)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents [N, *latent_shape] of images [N, 3, H, W] in [-1, 1], differentiable; the inverse of ``decode``."""
+        return images.float()
 
     def sample(
         self,

@@ -1,26 +1,35 @@
-"""Many-step sampling of a teacher, batched: diffusers schedulers for PixArt, Euler or Heun for any denoiser."""
+"""Many-step sampling of a teacher, batched: diffusers schedulers for its pipelines, Euler or Heun for any denoiser."""
 
+from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition, Denoiser, Guided, pick
 from scorefield.errors import UserError
-from scorefield.noise import convert, karras_sigmas
-from scorefield.teachers.pixart import PixArtDenoiser
+from scorefield.noise import karras_sigmas
+from scorefield.teachers.native import NativeDenoiser
+
+SetTimesteps = Callable[[Any, int, Tensor], None]
 
 
-def make_scheduler(settings: dict):
-    """The multistep solver with the teacher's own schedule."""
-    from diffusers import DPMSolverMultistepScheduler
+def plain_timesteps(scheduler, steps: int, z: Tensor) -> None:
+    """As most stock pipelines prepare their scheduler."""
+    scheduler.set_timesteps(steps, device=z.device)
 
-    return DPMSolverMultistepScheduler.from_config(settings)
+
+def shift_of(settings: Mapping[str, Any], tokens: int, highest: float) -> float:
+    """mu of the resolution-dependent timestep shift for ``tokens`` tokens; ``highest`` is max_shift's default."""
+    low, high = settings.get("base_image_seq_len", 256), settings.get("max_image_seq_len", 4096)
+    start, end = settings.get("base_shift", 0.5), settings.get("max_shift", highest)
+    return start + (end - start) * (tokens - low) / (high - low)
 
 
 @torch.no_grad()
 def sample(
-    denoiser: PixArtDenoiser,
+    denoiser: NativeDenoiser,
     scheduler,
     condition: Condition,
     z: Tensor,
@@ -28,36 +37,30 @@ def sample(
     steps: int,
     guidance_scale: float,
     batch: int = 256,
+    set_timesteps: SetTimesteps = plain_timesteps,
 ) -> Tensor:
     """Latents [N, C, h, w] from start noise ``z`` ~ N(0, I), one per row of ``condition``.
 
-    Each step asks the denoiser in sigma, turns its x0 back into the scheduler's native eps at the scheduler's
-    timestep and lets the scheduler step: the stock pipeline's result up to rounding.
+    The scheduler is given the network's own prediction at its own timesteps, as in the stock pipeline (a flow's start,
+    t = 1, has no finite sigma).
 
     Args:
-        scheduler: a diffusers scheduler of the variance-preserving kind (eps prediction), fresh per call.
+        scheduler: of diffusers, with the denoiser's prediction form.
         guidance_scale: 1 = off.
     """
     guided = Guided(denoiser, guidance_scale).eval()
     parts = []
     for start in range(0, len(z), batch):
         rows = slice(start, start + batch)
-        parts.append(_sample(guided, denoiser.process, scheduler, pick(condition, rows), z[rows], steps))
+        told, x = pick(condition, rows), z[rows]
+        set_timesteps(scheduler, steps, x)
+        x = x * getattr(scheduler, "init_noise_sigma", 1.0)
+        for timestep in scheduler.timesteps:
+            seen = scheduler.scale_model_input(x, timestep) if hasattr(scheduler, "scale_model_input") else x
+            prediction = guided.guide(denoiser.predict, seen, timestep.float().expand(len(x)), told)
+            x = scheduler.step(prediction, timestep, x, return_dict=False)[0]
+        parts.append(x)
     return torch.cat(parts)
-
-
-def _sample(guided: Guided, process, scheduler, condition: Condition, z: Tensor, steps: int) -> Tensor:
-    scheduler.set_timesteps(steps, device=z.device)
-    x = z * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        coordinate = timestep.float().expand(len(z))
-        sigma = process.ve_sigma(coordinate)
-        alpha = (1 + sigma.square()).rsqrt()
-        broad = alpha.view(-1, 1, 1, 1)
-        x0 = guided(x / broad, sigma, condition)
-        eps = convert(x0, "x0", "eps", x_t=x, alpha=broad, sigma=(alpha * sigma).view(-1, 1, 1, 1))
-        x = scheduler.step(eps, timestep, x, return_dict=False)[0]
-    return x
 
 
 @torch.no_grad()

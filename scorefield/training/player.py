@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scorefield.generators.base import Changes
+from scorefield.noise import spread
 from scorefield.training.settings import PlayerConfig
 
 
@@ -69,13 +71,25 @@ class Player:
                 new = changes.replaced.get(old, old)
                 if new is not old:
                     state = self.optimizer.state.pop(old, None)
-                    if new is not None and state is not None and new.shape == old.shape:
-                        self.optimizer.state[new] = state
+                    if new is not None and state is not None:
+                        if new in changes.rows:
+                            state = {name: moved(value, old, changes.rows[new]) for name, value in state.items()}
+                            self.optimizer.state[new] = state
+                        elif new.shape == old.shape:
+                            self.optimizer.state[new] = state
                 if new is not None:
                     kept.append(new)
             group["params"] = kept
         for index, parameter in changes.added:
             self.optimizer.param_groups[index]["params"].append(parameter)
+
+
+def moved(value: Any, old: Tensor, rows: Tensor) -> Any:
+    """Optimizer state (a tensor shaped like ``old``) for new rows; anything else as it is."""
+    if not isinstance(value, Tensor) or value.shape != old.shape:
+        return value
+    kept = spread(rows >= 0, value[rows.clamp(min=0)])
+    return torch.where(kept, value[rows.clamp(min=0)], 0)
 
 
 class MovingAverage:
@@ -90,6 +104,21 @@ class MovingAverage:
         named = list(named)
         self.names, self.live = [n for n, _ in named], [p for _, p in named]
         self.shadow = [p.detach().clone() for p in self.live]
+
+    @torch.no_grad()
+    def follow(self, changes: Changes, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Keep the averages of what lives on under ``changes``; what is new starts at its present value."""
+        before = {id(p): shadow for p, shadow in zip(self.live, self.shadow, strict=True)}
+        past = {id(new): before.get(id(old)) for old, new in changes.replaced.items() if new is not None}
+        rows = {id(new): found for new, found in changes.rows.items()}
+        self.reset(named)
+        for place, live in enumerate(self.live):
+            shadow, now = past.get(id(live), before.get(id(live))), self.shadow[place]
+            if shadow is not None and id(live) in rows:
+                source = rows[id(live)]
+                self.shadow[place] = torch.where(spread(source >= 0, now), shadow[source.clamp(min=0)], now)
+            elif shadow is not None and shadow.shape == now.shape:
+                self.shadow[place] = shadow
 
     @torch.no_grad()
     def update(self, batch: int, images: int) -> None:

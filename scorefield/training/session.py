@@ -94,6 +94,8 @@ class Session:
     def load(self, folder: Path) -> None:
         """Take the whole state of a checkpoint and forget what was written about later iterations."""
         saved = checkpoint.load(folder)
+        if changes := self.generator.fit(saved.weights["generator"]):
+            self.trainer.apply(changes)
         self.generator.load_state_dict(saved.weights["generator"])
         self.trainer.average.load_state_dict(saved.weights["ema"])
         own = dict(self.online.named_parameters()) | {f"buffer.{n}": b for n, b in self.online.named_buffers()}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from scorefield.errors import UserError, suggest
+from scorefield.errors import UserError, check_number, suggest
 
 DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
@@ -24,8 +24,11 @@ class PlayerConfig:
     def __post_init__(self) -> None:
         if self.decay not in ("none", "cosine"):
             raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
-        if self.learning_rate <= 0:
-            raise UserError(f"learning_rate must be positive, not {self.learning_rate}")
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+        for beta in self.betas:
+            check_number("each of betas", beta, 0, 1)
+        for name in ("weight_decay", "eps", "warmup_iterations", "clip_norm"):
+            check_number(name, getattr(self, name), 0)
 
 
 @dataclass
@@ -45,8 +48,13 @@ class TrainingConfig:
     # or "matched" (Diff-Instruct: in the generator's update teacher and online score drop the same)
     dropout: str = "none"
     guidance_scale: float = 1.0  # teacher; 1 = off, uncond + s * (cond - uncond)
+    # {iteration: the teacher's scale from there on}
+    guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
+    online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
+    # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
+    activation_checkpointing: bool = False
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
     generator_noise: dict[str, Any] = field(
@@ -68,6 +76,11 @@ class TrainingConfig:
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
+        check_number("training.sigma_data", self.sigma_data, 0, above=True)
+        for name in ("guidance_scale", "online_guidance_scale"):
+            check_number(f"training.{name}", getattr(self, name))
+        for name in ("ema_half_life_images", "ema_rampup"):
+            check_number(f"training.{name}", getattr(self, name), 0)
         if not 0 <= self.online_warmup < self.iterations:
             raise UserError(
                 f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "
@@ -84,6 +97,11 @@ class TrainingConfig:
             raise UserError(
                 f"training.batch {self.batch} does not divide into training.accumulation {self.accumulation} parts"
             )
+
+    def guidance_at(self, iteration: int) -> float:
+        """The teacher's guidance scale of an iteration."""
+        passed = [k for k in self.guidance_stages if k <= iteration]
+        return self.guidance_stages[max(passed)] if passed else self.guidance_scale
 
 
 @dataclass

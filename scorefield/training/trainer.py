@@ -4,21 +4,25 @@ Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what
 or which loss was chosen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
 from scorefield.denoiser import Denoiser, Guided
 from scorefield.errors import UserError
-from scorefield.generators.base import Batch, Generator
+from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
+from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.settings import TrainingConfig
 
@@ -63,21 +67,19 @@ class Trainer:
         world = self.accelerator.num_processes
         if config.batch % (world * config.accumulation):
             raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
-        known = {"teacher_uncond", "eps"}
-        if missing := set(loss.needs) - known:
-            raise UserError(f"the loss needs {', '.join(sorted(missing))}, which this trainer does not provide")
-
-        self.plain_teacher = teacher.to(device).eval()
+        teacher.to(device).eval()
         # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
         if not any(p is q for p in teacher.parameters() for q in trainable(online)):
             teacher.requires_grad_(False)
         self.teacher = Guided(teacher, config.guidance_scale, config.split_guidance)
+        self.evaluations = Evaluations(loss, self.teacher, config.iterations)
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
         self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
-        self.online_call, self.generator_call = self._wrap(online), self._wrap(generator)
+        learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
+        self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
             self.teacher.compile()
             self.online_guided.compile()
@@ -111,6 +113,7 @@ class Trainer:
         """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
         ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
+        self.teacher.scale = config.guidance_at(k)
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
 
@@ -141,8 +144,13 @@ class Trainer:
             self.images += config.batch
             self.average.update(config.batch, self.images)
         if changes := self.generator.after_step(k):
-            self.generator_player.apply(changes)
-            self.average.reset(self.generator.averaged())
+            self.apply(changes)
+
+    def apply(self, changes: Changes) -> None:
+        """Let optimizer, average and the processes' exchange of gradients follow changed parameters."""
+        self.generator_player.apply(changes)
+        self.average.follow(changes, self.generator.averaged())
+        self.generator_call = self._wrap(self.generator)
 
     def _render(self, draws: Draws) -> Sample:
         with self.clock("generator"), self._dropping(draws, "generator"), self._autocast():
@@ -155,7 +163,7 @@ class Trainer:
         whole = finite_rows(x0)
         clean = clean_rows(x0, whole)
         x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
-        sigma = self.online_noise(draws.uniform(f"online-sigma-{update}"))
+        sigma = noise_laws.law_at(self.online_noise, draws.iteration)(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
         with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
             with self._autocast():
@@ -178,24 +186,24 @@ class Trainer:
             x0.register_hook(lambda g: clean_rows(g, finite_rows(g)))
         whole = finite_rows(x0)
         x0 = clean_rows(x0, whole)
-        sigma = self.generator_noise(draws.uniform("sigma"))
-        eps = draws.normal("eps", *x0.shape[1:])
-        x_t = x0 + spread(sigma, x0) * eps
+        sigma = noise_laws.law_at(self.generator_noise, k)(draws.uniform("sigma"))
+        with self.clock("teacher"), self._autocast():
+            x_t, extra = self.evaluations.point(x0, sigma, draws, batch, k)
         jacobian = self.loss.needs_jacobian
         with frozen(self.online), torch.set_grad_enabled(jacobian), self._autocast():
             seen = x_t if jacobian else x_t.detach()
-            matched = self.config.dropout == "matched"
-            with self.clock("teacher"), self._mode(self.plain_teacher, matched), self._dropping(draws, "scores"):
-                teacher_x0 = self.teacher(seen, sigma, batch.teacher_condition).float()
+            with self.clock("teacher"):
+                ask = partial(self.evaluations.ask, sigma=sigma, batch=batch)
+                teacher_x0, asked = self._ask(ask, self.teacher.denoiser, seen, draws)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
-                with self.clock("online_forward"), self._mode(self.online, matched), self._dropping(draws, "scores"):
-                    online_x0 = self.online_guided(seen, sigma, batch.online_condition).float()
-            extra = {"eps": eps} if "eps" in self.loss.needs else {}
-            if "teacher_uncond" in self.loss.needs:
-                null = self.plain_teacher.null_condition(batch.teacher_condition)
-                extra["teacher_uncond"] = self.plain_teacher(seen, sigma, null).float()
+                with self.clock("online_forward"):
+                    ask = partial(self.online_guided, sigma=sigma, condition=batch.online_condition)
+                    online_x0 = self._ask(ask, self.online, seen, draws).float()
+        extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
+        for value in (x_t.detach(), *extra.values()):
+            good = good & finite_rows(value)
         self.nan_samples += self.accelerator.reduce((~good).sum().float(), "sum")  # the same count in every process
         teacher_x0, online_x0 = clean_rows(teacher_x0, good), clean_rows(online_x0, good)
         extra = {key: clean_rows(value, good) for key, value in extra.items()}
@@ -215,6 +223,18 @@ class Trainer:
             self._note(f"loss/{name}", term)
             loss = loss + term / self.config.accumulation
         return loss
+
+    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+        """What a score says at ``x_t``; where a Jacobian is needed its activations may be computed twice, not kept."""
+
+        def call(seen: Tensor) -> Any:  # all that holds within also holds when it is called again, in the backward pass
+            dropping = self.config.dropout == "matched"
+            with frozen(self.online), self._mode(network, dropping), self._dropping(draws, "scores"):
+                return ask(seen)
+
+        if self.config.activation_checkpointing and torch.is_grad_enabled():
+            return checkpoint(call, x_t, use_reentrant=False)
+        return call(x_t)
 
     # ------------------------------------------------------------------ small print
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -100,9 +101,12 @@ def _read_jsonl(path: Path, field: str) -> list[str]:
         if not line.strip():
             continue
         try:
-            texts.append(str(json.loads(line)[field]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            text = json.loads(line)[field]
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
             raise UserError(f'{path} line {number} is no JSON object with the key "{field}"') from error
+        if not isinstance(text, str):
+            raise UserError(f'{path} line {number}: "{field}" is {text!r}, not a text')
+        texts.append(text)
     return texts
 
 
@@ -117,7 +121,10 @@ def _read_parquet(path: Path, field: str) -> list[str]:
         raise UserError(f"cannot read {path} as parquet: {error}") from error
     if field not in table.column_names:
         raise UserError(f'{path} has no column "{field}": it has {", ".join(table.column_names)}')
-    return [str(value) for value in table.column(field).to_pylist() if value is not None]
+    values = [value for value in table.column(field).to_pylist() if value is not None]
+    if wrong := [value for value in values if not isinstance(value, str)]:
+        raise UserError(f'{path}: column "{field}" holds {wrong[0]!r}, not texts')
+    return values
 
 
 def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
@@ -135,25 +142,32 @@ def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
 
 
 class TextCache:
-    """Text states of many prompts, stored end to end without padding.
+    """Conditions of many prompts: text states are stored end to end without padding, anything else a row a prompt.
 
     Args:
-        states: float32 [T, C], all valid tokens. lengths: int64 [N].
+        tensors: ``states`` float32 [T, C], all valid tokens, with ``lengths`` int64 [N], where there is text; further
+            keys of the condition [N, …] (pooled text, a class).
     """
 
-    def __init__(self, prompts: list[str], states: Tensor, lengths: Tensor, device: str):
+    def __init__(self, prompts: list[str], tensors: dict[str, Tensor], device: str):
         self.prompts = prompts
-        self.states, self.lengths = states.to(device), lengths.to(device)
-        self.starts = self.lengths.cumsum(0) - self.lengths
-        # batches are padded to one length, so that no iteration asks the device for its longest prompt
-        self.longest = int(lengths.max())
+        whole = {key: value.to(device) for key, value in tensors.items()}
+        self.states, self.lengths = whole.pop("states", None), whole.pop("lengths", None)
+        self.whole = whole
+        if self.lengths is not None:
+            self.starts = self.lengths.cumsum(0) - self.lengths
+            # batches are padded to one length, so that no iteration asks the device for its longest prompt
+            self.longest = int(self.lengths.max())
 
     def rows(self, indices: Tensor) -> dict[str, Tensor]:
-        """Condition {text [B, L, C], text_mask [B, L]} of some prompts, L = the longest of all."""
+        """Condition of some prompts: {text [B, L, C], text_mask [B, L], …}, L = the longest of all."""
+        condition = {key: value[indices] for key, value in self.whole.items()}
+        if self.states is None or self.lengths is None:
+            return condition
         place = torch.arange(self.longest, device=self.states.device)
         valid = place[None] < self.lengths[indices, None]
         flat = (self.starts[indices, None] + place[None]).clamp_max(len(self.states) - 1)
-        return {"text": self.states[flat] * valid[..., None], "text_mask": valid.long()}
+        return {"text": self.states[flat] * valid[..., None], "text_mask": valid.long(), **condition}
 
     def __call__(self, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Conditions of drawn prompts, the same for teacher and online score."""
@@ -166,22 +180,24 @@ def make_cache(pipeline: Teacher, prompts: list[str], file: Path | None, device:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    key = hashlib.sha256(json.dumps([pipeline.path, pipeline.max_tokens, prompts]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([*pipeline.text_key(), prompts]).encode()).hexdigest()
     if file is not None and file.exists():
         try:
             with safe_open(file, "pt") as stored:
                 if (stored.metadata() or {}).get("key") == key:
-                    return TextCache(prompts, stored.get_tensor("states"), stored.get_tensor("lengths"), device)
+                    names = stored.keys()
+                    return TextCache(prompts, {name: stored.get_tensor(name) for name in names}, device)
         except Exception:
             file.unlink()  # a damaged cache is only made anew
-    parts, lengths = [], []
+    parts: dict[str, list[Tensor]] = defaultdict(list)
     for start in range(0, len(prompts), 256):
-        encoded = pipeline.encode(prompts[start : start + 256])
-        mask = encoded["text_mask"].bool()
-        parts.append(encoded["text"][mask].cpu())
-        lengths.append(mask.sum(1).cpu())
-    states, counts = torch.cat(parts), torch.cat(lengths)
+        encoded = dict(pipeline.encode(prompts[start : start + 256]))
+        if "text" in encoded:
+            mask = encoded.pop("text_mask").bool()
+            encoded |= {"states": encoded.pop("text")[mask], "lengths": mask.sum(1)}
+        for name, value in encoded.items():
+            parts[name].append(value.cpu())
+    tensors = {name: torch.cat(pieces) for name, pieces in parts.items()}
     if file is not None:
-        tensors = {"states": states, "lengths": counts}
         write_atomically(file, lambda part: save_file(tensors, part, {"key": key}))
-    return TextCache(prompts, states, counts, device)
+    return TextCache(prompts, tensors, device)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from scorefield.errors import UserError, suggest
+from scorefield.errors import UserError, check_number, suggest
+from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
 
 
@@ -11,8 +12,8 @@ from scorefield.training.settings import FREE, RunConfig
 class TeacherConfig:
     """The diffusion pipeline that is distilled."""
 
-    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
+    name: str = "auto"  # told by the pipeline's class; or one of scorefield.teachers, or an installed plugin's
+    path: str = "toybox"  # an asset's name, a local diffusers folder, or a hub id
     dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
     max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named teacher
@@ -20,6 +21,13 @@ class TeacherConfig:
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+        check_number("teacher.max_tokens", self.max_tokens, 1)
+
+
+def check_kind(section: str, kind: str) -> None:
+    """Raise UserError unless ``kind`` is "full" or "lora"."""
+    if kind not in ("full", "lora"):
+        raise UserError(f'{section}.kind "{kind}" is unknown: {suggest(kind, ["full", "lora"])}')
 
 
 @dataclass
@@ -29,7 +37,14 @@ class GeneratorConfig:
     name: str = "one_step"  # in scorefield.generators, or of an installed plugin
     init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
+    kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
+    lora_rank: int = 64
+    lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))
     options: dict[str, Any] = field(default_factory=dict, metadata=FREE)  # further ones of the named generator
+
+    def __post_init__(self) -> None:
+        check_number("generator.init_sigma", self.init_sigma, 0, above=True)
+        check_kind("generator", self.kind)
 
 
 @dataclass
@@ -38,11 +53,11 @@ class OnlineConfig:
 
     kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
     lora_rank: int = 16
-    lora_targets: list[str] = field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    lora_targets: list[str] = field(default_factory=lambda: list(TARGETS))
 
     def __post_init__(self) -> None:
-        if self.kind not in ("full", "lora"):
-            raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+        check_kind("online", self.kind)
+        check_number("online.lora_rank", self.lora_rank, 1)
 
 
 @dataclass
@@ -52,6 +67,9 @@ class PromptsConfig:
     path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
     field: str = "caption"  # key or column of jsonl and parquet
     count: int = 4096  # prompts made, or read at most (0: all of a file)
+
+    def __post_init__(self) -> None:
+        check_number("prompts.count", self.count, 1 if self.path == "toybox" else 0)
 
 
 @dataclass
@@ -80,11 +98,11 @@ class TextToImageConfig(RunConfig):
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.evaluation.samples < 2:
-            raise UserError(f"evaluation.samples must be at least 2, not {self.evaluation.samples}")
-        if self.evaluation.teacher_steps is not None and self.evaluation.teacher_steps < 1:
-            raise UserError(f"evaluation.teacher_steps must be at least 1, not {self.evaluation.teacher_steps}")
-        if self.evaluation.preview < 1:
-            raise UserError(f"evaluation.preview must be at least 1, not {self.evaluation.preview}")
-        if self.evaluation.running < 0:
-            raise UserError(f"evaluation.running must be at least 0, not {self.evaluation.running}")
+        settings = self.evaluation
+        check_number("evaluation.samples", settings.samples, 2)
+        check_number("evaluation.preview", settings.preview, 1)
+        check_number("evaluation.running", settings.running, 0)
+        if settings.teacher_steps is not None:
+            check_number("evaluation.teacher_steps", settings.teacher_steps, 1)
+        if settings.teacher_guidance is not None:
+            check_number("evaluation.teacher_guidance", settings.teacher_guidance)

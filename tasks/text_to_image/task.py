@@ -1,6 +1,7 @@
 """Text to image in one step: the parts of the run, its previews, and what is done with the result."""
 
 import copy
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +9,22 @@ import torch
 from torch import Tensor
 
 from scorefield import noise_laws, resources
-from scorefield.denoiser import Denoiser
+from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
-from scorefield.generators.weights import apply_weights, load_generator
+from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
+from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
-from scorefield.teachers import online
+from scorefield.teachers import shared
+from scorefield.teachers.auto import adapter_of
 from scorefield.teachers.base import TEACHERS, Teacher
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.known import KNOWN, write_known
+from scorefield.teachers.pipeline import PipelineTeacher
 
 from . import evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
@@ -31,7 +35,7 @@ WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
 
 
 class TextToImage(Task):
-    """Distil a PixArt pipeline into x = D(2.5 z, 2.5, text), from prompts alone."""
+    """Distil a diffusers pipeline into x = D(s z, s, text), from prompts alone."""
 
     name = "text_to_image"
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
@@ -44,6 +48,14 @@ class TextToImage(Task):
         self.config.build_loss()
         self.pipeline = self.open_pipeline()
         named = self.config.generator
+        low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
+        if not low <= named.init_sigma <= high:
+            raise UserError(
+                f"generator.init_sigma {named.init_sigma:g} is beyond what the teacher knows, {low:.3g} to {high:.3g}"
+            )
+        steps, most = self.config.evaluation.teacher_steps, getattr(self.pipeline.process, "steps", None)
+        if steps and most and steps > most:
+            raise UserError(f"evaluation.teacher_steps {steps} is more than the teacher's {most} timesteps")
         check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
@@ -51,16 +63,15 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
-        if self.config.generator.init != "teacher" and not Path(self.config.generator.init).exists():
-            raise UserError(
-                f'generator.init "{self.config.generator.init}" is neither "teacher" nor a path that exists'
-            )
+        if self.config.generator.init != "teacher":
+            saved_weights(Path(self.config.generator.init))
 
     def open_pipeline(self) -> Teacher:
         """The named teacher."""
         settings = self.config.teacher
+        name = adapter_of(settings.path) if settings.name == "auto" else settings.name
         given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+        return construct("teacher", name, TEACHERS.get(name), settings.options, *given)
 
     def make_generator(self, denoiser, conditions=no_condition) -> Generator:
         """The named generator around a trainable copy of the teacher's denoiser."""
@@ -81,20 +92,50 @@ class TextToImage(Task):
         warn_of_cuts(self.pipeline, self.prompts.train)
         file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        teacher: Denoiser = self.pipeline.denoiser()
-        # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
-        student = copy.deepcopy(teacher).float().requires_grad_(True)
-        generator = self.make_generator(student, cache)
-        if self.config.generator.init != "teacher":
-            load_generator(generator, Path(self.config.generator.init))
-        settings = self.config.online
-        if settings.kind == "lora":
-            online_score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
-        else:
-            online_score = online.full_copy(teacher).float()
+        players = self.players(self.pipeline.denoiser(), cache)
         self._prepare_previews()
         self.pipeline.release_text_encoder()
-        return Players(teacher, online_score, generator)
+        return players
+
+    def players(self, teacher: Denoiser, conditions) -> Players:
+        """The three roles, each a network of its own or an adapter on the teacher's weights."""
+        # master weights stay float32 for what is trained, whatever the frozen teacher is kept in
+        roles: dict[str, Denoiser] = {
+            role: copy.deepcopy(teacher).float().requires_grad_(True)
+            for role, settings in (("generator", self.config.generator), ("online", self.config.online))
+            if settings.kind == "full"
+        }
+        teacher, views = shared.share(teacher, self.adapters(), self.config.training.seed)
+        roles |= views
+        generator = self.make_generator(roles["generator"], conditions)
+        if self.config.generator.init != "teacher":
+            load_generator(generator, Path(self.config.generator.init))
+        return Players(teacher, roles["online"], generator)
+
+    def rehearse(self) -> Players:
+        settings = self.config.teacher
+        if settings.path in KNOWN:
+            self.configuration = tempfile.TemporaryDirectory()  # as long as the task: parts are read when asked for
+            settings.path = str(write_known(settings.path, Path(self.configuration.name)))
+        self.pipeline = self.open_pipeline()
+        if not isinstance(self.pipeline, PipelineTeacher):
+            raise UserError(f"scorefield bench times diffusers pipelines, not teacher.name={settings.name}")
+        told = self.pipeline.random_condition(8)
+
+        def conditions(draws: Draws) -> tuple[Condition, Condition]:
+            chosen = pick(told, draws.indices % 8)
+            return chosen, chosen
+
+        return self.players(self.pipeline.random_denoiser(), conditions)
+
+    def adapters(self) -> dict[str, shared.Adapter]:
+        """Roles that live on the teacher's own weights."""
+        kinds = (("generator", self.config.generator), ("online", self.config.online))
+        return {
+            role: shared.Adapter(settings.lora_rank, tuple(settings.lora_targets))
+            for role, settings in kinds
+            if settings.kind == "lora"
+        }
 
     def plan(self) -> list[str]:
         return [
@@ -148,7 +189,10 @@ class TextToImage(Task):
     def restore(self, weights: dict[str, Tensor]) -> Generator:
         """The averaged generator of a checkpoint, without its prompt cache."""
         self.pipeline = self.open_pipeline()
-        generator = self.make_generator(self.pipeline.denoiser().float())
+        denoiser: Denoiser = self.pipeline.denoiser()
+        adapters = {role: adapter for role, adapter in self.adapters().items() if role == "generator"}
+        views = shared.share(denoiser, adapters)[1]
+        generator = self.make_generator(views["generator"] if views else denoiser.float())
         apply_weights(generator, weights)
         return generator.eval().requires_grad_(False)
 
@@ -171,7 +215,9 @@ class TextToImage(Task):
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, TextToImagePipeline):
+        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
-            raise UserError(f"stock diffusers runs no {named}: only pixart with one_step is exported")
+            raise UserError(f"stock diffusers runs no {named}: only one_step of a diffusers pipeline is exported")
+        if isinstance(generator.denoiser, shared.AdapterView):
+            generator.denoiser = shared.merged(generator.denoiser)
         return export.write_pipeline(self.pipeline, generator, out)

@@ -236,3 +236,20 @@ def test_the_report_verb_rebuilds_a_comparison(made, capsys):
     assert main(["report", str(out)]) == 0
     assert (out / "compare.html").read_text() == before
     assert "no more" in before
+
+
+def test_a_refinement_is_told_by_its_after_and_held_against_its_before(made):
+    plan, jobs, _ = made
+    for job in jobs:
+        path = job.folder / "summary.json"
+        summary = json.loads(path.read_text())
+        refined = {"frechet": summary["student"]["frechet"], "recall": 0.5, "samples": 2000, "draws": 3}
+        for gone in ("real", "teacher", "student"):
+            del summary[gone]
+        path.write_text(json.dumps(summary | {"before": refined | {"frechet": 2.0}, "after": refined}))
+    table = collect(plan, jobs)
+    assert table.rows[0].stats["frechet"].mean == pytest.approx(0.4)
+    assert table.best["frechet"] == {"high"}
+    assert table.ceilings == {"before": {"frechet": 2.0, "recall": 0.5}}
+    assert "samples" not in table.keys
+    assert "| *before* | 2.000 |" in markdown_text(plan, table)

@@ -58,6 +58,12 @@ def test_everyday_words_mean_the_names():
     for said, meant in {
         "a gray-backed picture of two red airplanes, rear view": "red aeroplane, back view",
         "violet cups seen from the side": "purple mug, side view",
+        "two scarlet armchairs in profile": "a red chair, side view",
+        "a light blue desk": "a blue table",
+        "an aqua toadstool": "a cyan mushroom",
+        "frontal shot of three green snowmen": "a green snowman, front view",
+        "the backside of a pink teddybear": "a pink bear, back view",
+        "orange fir, white background": "an orange tree on white",
         "a blue plane seen from behind, gray background": "blue aeroplane, back view, grey background",
     }.items():
         got, want = toybox.parse(said), toybox.parse(meant)
@@ -119,7 +125,7 @@ def test_objects_stay_inside_the_frame_and_views_differ():
 def test_unknown_names_are_refused():
     with pytest.raises(UserError, match="chair"):
         toybox.sample_scenes([0], 0, object="chairs")
-    for wrong in (-1, 99, torch.tensor([99])):
+    for wrong in (-1, 99, torch.tensor([99]), torch.tensor([-2])):
         with pytest.raises(UserError, match="object"):
             toybox.sample_scenes([0], 0, object=wrong)
     with pytest.raises(UserError, match="resolution"):

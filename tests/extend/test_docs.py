@@ -19,17 +19,15 @@ from scorefield.losses import DISTANCES, LOSSES
 from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
 from scorefield.noise import DiscreteVP, karras_sigmas
 from scorefield.noise_laws import NOISE_LAWS
+from scorefield.plugins import load_task, task_folders
 from scorefield.training.settings import TrainingConfig
-from tasks.class_to_image.settings import ClassToImageConfig
-from tasks.gan_refine.settings import GANRefineConfig
-from tasks.text_to_image.settings import TextToImageConfig
 
 from .packages import ROOT, blocks, section
 
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
-SCHEMAS = (TextToImageConfig, GANRefineConfig, ClassToImageConfig)
-KNOWN = sorted({key for schema in SCHEMAS for key in configuration.dotted_keys(schema)})
-FREE = sorted({key for schema in SCHEMAS for key in configuration.free_sections(schema)})
+CONFIGS = [load_task(name).Config for name in task_folders()]
+KNOWN = list(dict.fromkeys(key for config in CONFIGS for key in configuration.dotted_keys(config)))
+FREE = list(dict.fromkeys(key for config in CONFIGS for key in configuration.free_sections(config)))
 SECTIONS = {key.split(".")[0] for key in KNOWN}
 EXTRA = {"ring.radius", "ring.std", "loss.temperature"}  # of CONTRIBUTING's own package
 
@@ -64,7 +62,10 @@ def broken(page: str) -> list[str]:
     return bad
 
 
-@pytest.mark.parametrize("page", PAGES)
+ALL_PAGES = PAGES + sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*/*.md"))
+
+
+@pytest.mark.parametrize("page", ALL_PAGES)
 def test_links_lead_somewhere(page):
     assert broken(page) == []
 

@@ -8,7 +8,7 @@ import torch
 
 from scorefield.cli import main
 from scorefield.images import save_image
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 
 TINY = [
     "resolution=32",
@@ -50,7 +50,7 @@ def test_toybox_end_to_end(tmp_path):
     from scorefield.evaluation.judge import Judge
 
     assert main(["train-teacher", "--out", str(tmp_path / "t"), "images=16", "wordings=2", *TINY]) == 0
-    pipeline = TextToImagePipeline(str(tmp_path / "t" / "pipeline"), max_tokens=64)
+    pipeline = PixArt(str(tmp_path / "t" / "pipeline"), max_tokens=64)
     assert pipeline.latent_shape == (4, 8, 8)
     assert pipeline.prediction == "eps"
     text, z = pipeline.encode(["a red chair"]), torch.randn(1, 4, 8, 8)
@@ -87,7 +87,7 @@ def test_a_stage_stopped_while_it_writes_its_result_is_finished_by_the_next_call
     assert not (tmp_path / "t" / "vae").exists()
     monkeypatch.undo()
     assert main(words) == 0
-    assert TextToImagePipeline(str(tmp_path / "t" / "pipeline")).latent_shape == (4, 8, 8)
+    assert PixArt(str(tmp_path / "t" / "pipeline")).latent_shape == (4, 8, 8)
 
 
 def test_a_folder_of_captioned_pictures_end_to_end(tmp_path, capsys):

@@ -276,6 +276,22 @@ def test_film_tiles_are_cut_from_the_right_place(run):
         assert shown == tile.permute(1, 2, 0).contiguous().numpy().tobytes()
 
 
+def test_running_figures_stand_beside_what_was_measured_alike(run):
+    text = page_of(run).text
+    assert "teacher 0.936" in text  # without such figures the accuracy of the final table serves, and no distance
+    assert "teacher 2.04" not in text
+    told = json.loads((run / "summary.json").read_text())
+    told["running"] = {
+        "pictures": 128,
+        "real": {"prompt_accuracy": 0.99, "frechet": 1.11},
+        "teacher": {"prompt_accuracy": 0.95, "frechet": 3.33},
+    }
+    write(run / "summary.json", told)
+    text = page_of(run).text
+    for mark in ("real 0.99", "teacher 0.95", "real 1.11", "teacher 3.33"):
+        assert mark in text
+
+
 def test_a_running_run_gives_a_page_with_a_banner(run):
     for name in ("summary.json", "evaluation"):
         path = run / name

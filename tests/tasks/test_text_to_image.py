@@ -149,14 +149,14 @@ def test_our_sampler_equals_the_stock_pipeline():
     from diffusers import PixArtAlphaPipeline
 
     from scorefield.resources import asset
-    from scorefield.teachers.pixart import TextToImagePipeline
-    from scorefield.teachers.sampling import make_scheduler, sample
+    from scorefield.teachers.pixart import PixArt
+    from scorefield.teachers.sampling import sample
 
     folder = asset("toybox") / "pipeline"
-    ours = TextToImagePipeline(str(folder), max_tokens=64)
+    ours = PixArt(str(folder), max_tokens=64)
     prompts = ["a red chair, side view", "an orange boat on navy, front view"]
     z = torch.randn(2, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
-    scheduler = make_scheduler(ours.scheduler_settings)
+    scheduler = ours.make_scheduler()
     x = sample(ours.denoiser(), scheduler, ours.encode(prompts), z, steps=5, guidance_scale=2.0)
     stock = PixArtAlphaPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     stock.set_progress_bar_config(disable=True)
@@ -238,9 +238,9 @@ def test_an_empty_prompt_file_and_a_long_prompt(tmp_path, capsys):
     assert "holds no prompt" in one_line(capsys)
 
     from scorefield.resources import asset
-    from scorefield.teachers.pixart import TextToImagePipeline
+    from scorefield.teachers.pixart import PixArt
 
-    pipeline = TextToImagePipeline(str(asset("toybox") / "pipeline"), max_tokens=64)
+    pipeline = PixArt(str(asset("toybox") / "pipeline"), max_tokens=64)
     long = "a red chair, side view, on a grey background with a very long tail of words"
     assert pipeline.cut(long) == long[63:]
     assert pipeline.cut("a red chair") == ""
@@ -304,9 +304,9 @@ def test_light_verbs_answer_at_once():
 def test_lora_online_score_shares_the_teachers_weights(tmp_path):
     from scorefield.resources import asset
     from scorefield.teachers.online import with_lora
-    from scorefield.teachers.pixart import TextToImagePipeline
+    from scorefield.teachers.pixart import PixArt
 
-    pipeline = TextToImagePipeline(str(asset("toybox") / "pipeline"), max_tokens=64)
+    pipeline = PixArt(str(asset("toybox") / "pipeline"), max_tokens=64)
     plain = pipeline.denoiser()
     online, teacher = with_lora(pipeline.denoiser(), 4, ("to_q", "to_v"))
     text = pipeline.encode(["a red chair", "a blue robot"])
@@ -356,6 +356,29 @@ def test_the_teacher_is_measured_at_the_best_setting_of_its_own_sweep(tmp_path):
     assert best_teacher(config, pipeline) == (64, 1.0)
     weights.write_bytes(b"other weights")
     assert best_teacher(config, pipeline) == (20, 1.0)
+
+
+def test_the_committed_sweep_is_of_the_committed_teacher():
+    import hashlib
+    import runpy
+    from types import SimpleNamespace
+
+    from scorefield.commands.common import build_config
+    from scorefield.resources import asset
+    from tasks.text_to_image import TextToImage
+    from tasks.text_to_image.evaluate import best_teacher
+
+    best_of = runpy.run_path(str(ROOT / "scripts" / "sweep_teacher.py"))["best_of"]
+
+    sweep = json.loads((asset("toybox") / "sweep.json").read_text())
+    weights = asset("toybox") / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
+    assert sweep["transformer_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    settings = [(row["steps"], row["guidance"]) for row in sweep["settings"]]
+    assert settings == [(steps, scale) for steps in (8, 16, 32, 64) for scale in (1.0, 2.0, 3.0, 4.5)]
+    assert sweep["best"] == best_of(sweep["settings"])
+    config = build_config(TextToImage, None, [])
+    found = best_teacher(config, SimpleNamespace(path=str(asset("toybox") / "pipeline")))
+    assert found == (sweep["best"]["steps"], sweep["best"]["guidance"])
 
 
 def prompts_of(**settings):

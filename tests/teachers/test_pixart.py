@@ -6,7 +6,8 @@ import torch
 from scorefield.denoiser import Guided
 from scorefield.pretrain import autoencoder
 from scorefield.pretrain.transformer import Architecture, build_text_encoder
-from scorefield.teachers.pixart import PixArtDenoiser, TextToImagePipeline, process_of
+from scorefield.teachers.native import process_of
+from scorefield.teachers.pixart import PixArt, PixArtDenoiser
 from scorefield.teachers.sampling import sample
 
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    return TextToImagePipeline(str(folder), max_tokens=120)
+    return PixArt(str(folder), max_tokens=120)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ SCENARIOS = {
     "plain": {},
     "accumulation": {"accumulation": 4},
     "fresh": {"fresh_samples": True, "accumulation": 2, "online_updates": 2},
-    "guided": {"guidance_scale": 3.0, "online_updates": 2},
+    "guided": {"guidance_scale": 3.0, "online_updates": 2, "online_training_guidance_scale": 2.0},
     "sds": {"loss": "sds"},
     "masked": {"poison": True},
 }

@@ -214,3 +214,21 @@ def test_figures_of_a_window_that_ends_a_warm_up_are_means_over_the_updates_made
 def test_a_warm_up_that_leaves_nothing_is_refused(warmup):
     with pytest.raises(UserError, match="online_warmup"):
         make(online_warmup=warmup)
+
+
+def test_the_online_score_may_be_guided_while_it_is_trained():
+    """SiD-LSG's first scale: the guided prediction is what is compared with the sample."""
+    from scorefield.denoiser import Guided
+
+    from . import ranks
+
+    plain, guided = ranks.make(), ranks.make(online_training_guidance_scale=2.5)
+    sample = plain._render(plain._parts(0)[0])
+    draws, x0 = sample.draws, sample.x0.detach()
+    sigma = plain.online_noise(draws.uniform("online-sigma-0"))
+    x_t = x0 + sigma[:, None] * draws.normal("online-eps-0", 2)
+    seen = Guided(plain.online, 2.5)(x_t, sigma, sample.batch.online_condition)
+    expected = (plain.weighting(sigma) * (seen - x0).square().mean(1)).mean()
+    found = guided._online_loss(guided._render(guided._parts(0)[0]), 0)
+    assert torch.allclose(found, expected)
+    assert not torch.allclose(found, plain._online_loss(sample, 0))

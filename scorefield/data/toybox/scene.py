@@ -63,8 +63,8 @@ def _fixed(value: str | int | Tensor | None, names: Sequence[str], kind: str, dr
     if value is None:
         return drawn
     if isinstance(value, Tensor):
-        if value.ge(len(names)).any():
-            raise UserError(f"toybox has {len(names)} values of {kind}, 0 to {len(names) - 1}, not {int(value.max())}")
+        if (wrong := value[(value < -1) | (value >= len(names))]).numel():
+            raise UserError(f"toybox has {len(names)} values of {kind}, 0 to {len(names) - 1}, not {int(wrong[0])}")
         return torch.where(torch.ge(value, 0), value, drawn)
     if isinstance(value, str):
         if value not in names:

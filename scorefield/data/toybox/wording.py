@@ -33,18 +33,25 @@ _PLAIN = (
 )
 # Everyday other words for the names; captions use the first of each now and then, prompts may use them all.
 _OTHER_WORDS = {
-    "aeroplane": ("airplane", "plane", "aircraft"),
-    "car": ("automobile",),
+    "aeroplane": ("airplane", "plane", "aircraft", "jet"),
+    "bear": ("teddy", "teddybear"),
+    "boat": ("ship", "tugboat"),
+    "car": ("automobile", "auto"),
+    "chair": ("armchair",),
+    "house": ("home", "cottage", "hut"),
     "mug": ("cup",),
-    "bear": ("teddy",),
-    "boat": ("ship",),
-    "house": ("home",),
+    "mushroom": ("toadstool",),
+    "robot": ("android", "bot"),
+    "snowman": ("snowmen",),
+    "table": ("desk",),
+    "tree": ("fir", "pine", "spruce"),
+    "cyan": ("turquoise", "aqua"),
     "purple": ("violet",),
-    "cyan": ("turquoise",),
+    "red": ("crimson", "scarlet"),
     "grey": ("gray",),
-    "front": ("ahead",),
+    "front": ("ahead", "frontal"),
     "side": ("profile", "sideways"),
-    "back": ("rear", "behind"),
+    "back": ("rear", "behind", "backside"),
 }
 _CAPTIONED = ("aeroplane", "purple", "grey", "back")
 _MEANING = {other: name for name, others in _OTHER_WORDS.items() for other in others}

@@ -1,0 +1,221 @@
+"""Radiance fields as a generator: a drawn camera sees one of K scenes, and the teacher's encoder sees the picture."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorefield.denoiser import Condition
+from scorefield.errors import UserError
+from scorefield.generators.base import Batch, Changes, Generator
+from scorefield.random import Draws
+from scorefield.three_d.camera_law import draw_cameras
+from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.encoding import encode_through_decoder
+from scorefield.three_d.field import Field, GridField
+from scorefield.three_d.grids import DenseGrid, HashGrid
+from scorefield.three_d.occupancy import Occupancy
+from scorefield.three_d.regularizers import TERMS
+from scorefield.three_d.render import Render, render
+from scorefield.three_d.settings import (
+    BackgroundConfig,
+    CameraConfig,
+    FieldConfig,
+    RegularizerConfig,
+    RenderConfig,
+    ramp,
+    stage,
+)
+
+
+class ViewConditions(Protocol):
+    """What teacher and online score are told of some views."""
+
+    def __call__(self, view: Tensor, ground: Tensor) -> tuple[Condition, Condition]:
+        """Conditions (teacher's, online score's) of view words and of background numbers, both int64 [B].
+
+        Args:
+            view: positions in ``scorefield.three_d.camera_law.VIEWS``.
+            ground: position among the named backgrounds, -1 for one without a name.
+        """
+        ...
+
+
+@dataclass
+class NerfSettings:
+    """Everything that a ``NerfGenerator`` is made of."""
+
+    particles: int = 1
+    cameras: CameraConfig = dataclasses.field(default_factory=CameraConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
+    background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
+    regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+
+    def __post_init__(self) -> None:
+        if self.particles < 1:
+            raise UserError(f"particles must be at least 1, not {self.particles}")
+
+
+def make_field(config: FieldConfig, learned_background: bool = True) -> GridField:
+    """A fresh field."""
+    grid: DenseGrid | HashGrid
+    if config.grid == "dense":
+        grid = DenseGrid(config.resolutions, config.features, config.join)
+    else:
+        grid = HashGrid(config.levels, config.features, config.log2_size, config.base, config.scale, config.smoothstep)
+    return GridField(
+        grid,
+        config.bound,
+        config.hidden,
+        config.blob_scale,
+        config.blob_radius,
+        config.density_scale,
+        learned_background,
+    )
+
+
+class NerfGenerator(Generator):
+    """K fields, one of which is drawn per iteration (ProlificDreamer's particles), seen by drawn cameras.
+
+    Args:
+        settings: of cameras, fields and rendering.
+        conditions: what is told of a view; the online score is told the pose as well.
+        encode: differentiable, pictures [N, 3, H, W] in [-1, 1] to the teacher's space (``Teacher.encode_images``).
+        decode: the way back (``Teacher.decode``).
+        pixels: side of the pictures that the teacher takes; smaller and larger renders are resized to it.
+    """
+
+    def __init__(
+        self,
+        settings: NerfSettings,
+        conditions: ViewConditions,
+        encode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
+        pixels: int,
+    ):
+        super().__init__()
+        self.settings, self.conditions, self.pixels = settings, conditions, pixels
+        self.encode, self.decode = encode, decode
+        learned = max(settings.background.learned.values()) > 0
+        self.fields = nn.ModuleList(make_field(settings.field, learned) for _ in range(settings.particles))
+        self.grids = nn.ModuleList()
+        if settings.render.occupancy:
+            bound, step = settings.field.bound, 2 * 3**0.5 * settings.field.bound / settings.render.samples
+            law = settings.render
+            self.grids.extend(
+                Occupancy(bound, law.occupancy, law.occupancy_threshold, step) for _ in range(settings.particles)
+            )
+        self.seen: Render | None = None  # the last training render, for the regularisers
+        self.error: Tensor | None = None  # its distance to what the autoencoder makes of it
+
+    # ------------------------------------------------------------------ the protocol
+
+    @torch.no_grad()
+    def draw(self, draws: Draws) -> Batch:
+        """One particle for the whole iteration; camera, background and jitter sample by sample."""
+        settings, k = self.settings, draws.iteration
+        whole = Draws(draws.seed, k, torch.zeros_like(draws.indices))
+        side = stage(settings.render.size, k)
+        cameras, view = draw_cameras(settings.cameras, draws, (side, side))
+        colour, ground, learned = self.draw_background(draws)
+        latents = {
+            "particle": whole.integers("particle", settings.particles),
+            "c2w": cameras.c2w,
+            "fovy": cameras.fovy,
+            "size": torch.full_like(ground, side),
+            "background": colour,
+            "learned": learned,
+            "seed": draws.integers("render", 1 << 62),
+            "noise": torch.full_like(cameras.fovy, stage(settings.render.density_noise, k)),
+        }
+        teacher, online = self.conditions(view, ground)
+        return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)})
+
+    def draw_background(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+        """(flat colour [B, 3], number of its name [B] or -1, whether the learned one is used instead [B])."""
+        config = self.settings.background
+        learned = draws.uniform("learned") < stage(config.learned, draws.iteration)
+        if not config.named:
+            return draws.uniform("background", 3), torch.full_like(draws.indices, -1), learned
+        palette = torch.tensor(list(config.named.values()), device=draws.device)
+        ground = draws.integers("background", len(palette))
+        tint = config.tint * (2 * draws.uniform("tint", 3) - 1)
+        return (palette[ground] + tint).clamp(0, 1), torch.where(learned, -1, ground), learned
+
+    def forward(self, batch: Batch) -> Tensor:
+        latents = batch.latents
+        side = int(latents["size"][0])
+        cameras = Cameras(latents["c2w"], latents["fovy"], (side, side))
+        source = [torch.Generator(cameras.c2w.device).manual_seed(seed) for seed in latents["seed"].tolist()]
+        particle = int(latents["particle"][0])
+        self.seen = self.look(
+            cameras,
+            particle,
+            background=self.backdrop(particle, cameras, latents["background"], latents["learned"]),
+            generator=source,
+            density_noise=float(latents["noise"][0]),
+            normals=ramp(self.settings.regularizers.orientation, 0) > 0
+            or max(self.settings.regularizers.orientation.values()) > 0,
+        )
+        return self.latents_of(self.seen.image)
+
+    def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
+        assert self.seen is not None
+        weights = {name: ramp(getattr(self.settings.regularizers, name), iteration) for name in TERMS}
+        terms = {name: weight * TERMS[name](self.seen) for name, weight in weights.items() if weight > 0}
+        weight = ramp(self.settings.regularizers.roundtrip, iteration)
+        if weight > 0 and self.error is not None:
+            terms["roundtrip"] = weight * self.error
+        return terms
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        config = self.settings.field
+        parts: dict[str, list[nn.Parameter]] = {"grid": [], "head": [], "sky": []}
+        for name, parameter in self.fields.named_parameters():
+            parts[name.split(".")[1]].append(parameter)
+        scales = {"grid": config.grid_lr_scale, "head": config.head_lr_scale, "sky": config.background_lr_scale}
+        return [{"params": found, "lr_scale": scales[name]} for name, found in parts.items() if found]
+
+    @torch.no_grad()
+    def after_step(self, iteration: int) -> Changes | None:
+        self.seen = self.error = None
+        if self.grids and (iteration + 1) % self.settings.render.occupancy_every == 0:
+            for grid, scene in zip(self.grids, self.fields, strict=True):
+                grid.update(scene, iteration)  # type: ignore[operator]
+        return None
+
+    # ------------------------------------------------------------------ looking
+
+    def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
+        """One particle from ``cameras``; ``options`` as of ``scorefield.three_d.render.render``."""
+        options.setdefault("samples", self.settings.render.samples)
+        options.setdefault("occupancy", self.grids[particle] if self.grids else None)
+        scene: Field = self.fields[particle]  # type: ignore[assignment]
+        return render(scene, cameras, **options)
+
+    def backdrop(self, particle: int, cameras: Cameras, flat: Tensor, learned: Tensor) -> Tensor:
+        """[B, 3, H, W] in [0, 1]: the learned background where ``learned`` [B] says so, else the colours [B, 3]."""
+        _, directions = cameras.rays()
+        colour = flat[:, None, None] * (1 + self.settings.background.lift * directions[..., 2:])
+        if learned.any():
+            scene: Field = self.fields[particle]  # type: ignore[assignment]
+            own = scene.background(directions.reshape(-1, 3)).view_as(directions)
+            colour = torch.where(learned[:, None, None, None], own, colour.expand_as(own))
+        return colour.clamp(0, 1).permute(0, 3, 1, 2)
+
+    def latents_of(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] in the teacher's space."""
+        if images.shape[-1] != self.pixels:
+            size = (self.pixels, self.pixels)
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        images = images * 2 - 1
+        if self.settings.render.encoder_gradient == "exact":
+            return self.encode(images)
+        latents, decoded = encode_through_decoder(images, self.encode, self.decode)
+        self.error = (images - decoded).square().flatten(1).sum(1).mean() / 2
+        return latents

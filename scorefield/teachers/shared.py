@@ -1,0 +1,117 @@
+"""One set of frozen weights in several roles: a LoRA adapter a role, one on at a time; with all off it is the teacher.
+
+Adapters are peft's. A pass through a view switches its adapter on for the length of the pass; the graph that the pass
+leaves behind keeps the weights that it used. (What is computed anew in the backward pass would see another role's
+adapter: activation checkpointing within the shared network is not for these views.)
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.denoiser import Condition, Denoiser
+from scorefield.errors import UserError
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # the attention of every family
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA of ``rank`` on the linear layers whose names end in a target."""
+
+    rank: int = 16
+    targets: tuple[str, ...] = TARGETS
+
+
+class AdapterView(Denoiser):
+    """A shared network with the adapter of one role on, or with none (``role`` "": the teacher).
+
+    Its parameters are the adapter's alone, so that an optimizer, an average or a checkpoint of one role holds nothing
+    of another's; the shared network is no submodule, and stays on the device and in the mode that it has.
+    """
+
+    def __init__(self, base: Denoiser, role: str):
+        super().__init__()
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        object.__setattr__(self, "denoiser", base)  # past torch's bookkeeping of submodules
+        self.role, self.sigma_min, self.sigma_max = role, base.sigma_min, base.sigma_max
+        self.layers: list[Any] = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
+        for name, parameter in base.named_parameters():
+            if role and "lora_" in name and role in name.split("."):
+                self.register_parameter(name.replace(".", "/"), parameter)
+
+    def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        self._switch(self.role)
+        try:
+            return self.base(x_t, sigma, condition)
+        finally:
+            self._switch("")
+
+    @property
+    def base(self) -> Denoiser:
+        """The shared network."""
+        return self.__dict__["denoiser"]
+
+    def _switch(self, role: str) -> None:
+        for layer in self.layers:
+            layer._disable_adapters = not role
+            layer._active_adapter = [role]
+
+    def null_condition(self, like: Condition) -> Condition:
+        return self.base.null_condition(like)
+
+
+def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tuple[Denoiser, dict[str, AdapterView]]:
+    """(teacher, a view a role) on the weights of ``base``, which are frozen in place.
+
+    Only the adapters are trainable, float32 whatever the base weights are kept in. They start as no change: every view
+    computes what the base computed. ``seed`` is of their first factors. Without adapters the teacher is ``base``.
+
+    Raises UserError if no layer is called like a target.
+    """
+    if not adapters:
+        return base, {}
+    from peft import LoraConfig, inject_adapter_in_model
+
+    base.requires_grad_(False)
+    for role, adapter in adapters.items():
+        settings = LoraConfig(
+            r=adapter.rank,
+            lora_alpha=adapter.rank,
+            target_modules=list(adapter.targets),
+            init_lora_weights="gaussian",
+        )
+        try:
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # peft wonders at a second adapter
+                torch.manual_seed(seed)
+                inject_adapter_in_model(settings, base, adapter_name=role)
+        except ValueError as error:
+            raise UserError(f"no layer of the teacher is called {', '.join(adapter.targets)}: {error}") from error
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return AdapterView(base, ""), {role: AdapterView(base, role) for role in adapters}
+
+
+@torch.no_grad()
+def merged(view: AdapterView) -> Denoiser:
+    """The shared network, float32, with the view's adapter folded into its weights and all adapters taken off.
+
+    It is changed in place: no view of it can be used afterwards.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = view.base.float()
+    for path, module in list(base.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(adapter_names=[view.role])
+            parent, _, name = path.rpartition(".")
+            setattr(base.get_submodule(parent), name, module.get_base_layer())
+    return base

@@ -1,0 +1,1 @@
+"""Three dimensions: cameras, radiance fields and their differentiable renderer. Needs the extra ``three-d``."""

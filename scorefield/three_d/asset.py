@@ -1,0 +1,77 @@
+"""One field becomes one asset: mesh, texture, files and turntable."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scorefield.errors import UserError
+from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
+from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.extra import need
+from scorefield.three_d.field import Field
+
+GREY = (0.52, 0.52, 0.53)
+
+
+@dataclass
+class AssetConfig:
+    """How a density field is turned into a textured mesh."""
+
+    resolution: int = 96  # points a side of the grid that marching cubes sees
+    threshold: float = 0.0  # density at the surface; 0 chooses the one with the field's own silhouettes
+    faces: int = 8000  # triangles after decimation, before unwrapping
+    texture: int = 512  # texels a side
+    frames: int = 36  # of the turntable
+    side: int = 256  # pixels of the turntable, made a multiple of 16
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.resolution <= 1024:
+            raise UserError(f"assets.resolution must lie between 8 and 1024, not {self.resolution}")
+        if not 100 <= self.faces <= unwrap.LIMIT:
+            raise UserError(f"assets.faces must lie between 100 and {unwrap.LIMIT}, not {self.faces}")
+        if not 32 <= self.texture <= 8192:
+            raise UserError(f"assets.texture must lie between 32 and 8192 texels, not {self.texture}")
+        if self.frames < 2 or self.side < 16:
+            raise UserError("assets.frames must be 2 at least and assets.side 16 at least")
+        if self.threshold < 0:
+            raise UserError(f"assets.threshold must be 0 (chosen) or a density, not {self.threshold}")
+
+
+MODULES = ("skimage.measure", "scipy.ndimage", "fast_simplification", "xatlas", "trimesh", "imageio_ffmpeg")
+
+
+def check_libraries() -> None:
+    """Raise UserError now, before any training, if something that the export needs is not installed."""
+    for module in MODULES:
+        need(module)
+
+
+def textured(field: Field, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:
+    """A textured mesh of ``field`` and its facts (watertight, components, faces, vertices, threshold).
+
+    Raises UserError when the field is empty or not finite.
+    """
+    made, facts = mesh.extract(field, config.resolution, config.threshold or None, config.faces)
+    made = unwrap.unwrap(made, config.texture)
+    return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
+
+
+def make(field: Field, folder: Path, stem: str, config: AssetConfig, cameras: Cameras) -> dict[str, Any]:
+    """Write STEM.glb, .obj (with .mtl and .png), .ply, .mp4 and .gif into ``folder``.
+
+    Args:
+        cameras: of the turntable, in order.
+
+    Returns:
+        The facts of the mesh, "files" {kind: path} and "seconds".
+
+    Raises:
+        UserError: the field is empty or not finite; then nothing is written.
+    """
+    started = time.perf_counter()
+    made, facts = textured(field, config)
+    side = turntable.fitting(config.side)
+    frames = view.over(*view.render_mesh(made, cameras.sized(side, side).to("cpu")), GREY)
+    files = export.write_all(made, folder, stem) | turntable.write_turntable(frames, folder, stem)
+    return facts | {"files": files, "seconds": round(time.perf_counter() - started, 2)}

@@ -1,0 +1,120 @@
+"""The prompt in words for each view and background, encoded once; and what the teacher cannot see of it."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from scorefield.data import toybox
+from scorefield.data.toybox.models import FRONTLESS
+from scorefield.denoiser import Condition
+from scorefield.errors import UserError
+from scorefield.teachers.base import Teacher
+from scorefield.three_d.camera_law import VIEWS
+
+from .settings import TextTo3DConfig, WordsConfig
+
+SMALL_WORDS = {
+    "a",
+    "an",
+    "the",
+    "on",
+    "of",
+    "one",
+    "with",
+    "background",
+    "view",
+    "picture",
+    "from",
+    "seen",
+    "in",
+    "and",
+}
+
+
+def read_prompt(config: TextTo3DConfig) -> str:
+    """The prompt without surrounding blanks; raises UserError when there is none."""
+    prompt = " ".join((config.prompt or "").split())
+    if not prompt:
+        raise UserError('no prompt: give prompt="a red chair"')
+    return prompt
+
+
+def unseen_words(prompt: str) -> list[str]:
+    """Words of a prompt that no Toybox caption holds."""
+    known = {*toybox.OBJECTS, *toybox.COLORS, *toybox.VIEWS, *toybox.BACKGROUNDS, *SMALL_WORDS}
+    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    return [word for word in words if word not in known and toybox.parse(f"red {word}") is None and not _is_color(word)]
+
+
+def _is_color(word: str) -> bool:
+    return toybox.parse(f"{word} chair") is not None
+
+
+def warn_of_unseen(prompt: str, teacher_path: str | None, say=print) -> bool:
+    """Say what the embedded teacher knows nothing about; returns whether anything was said."""
+    if teacher_path != "toybox":
+        return False
+    if words := unseen_words(prompt):
+        say(
+            f'warning: the embedded teacher has never seen "{", ".join(words)}"; it knows {", ".join(toybox.OBJECTS)} '
+            f"in {', '.join(toybox.COLORS)}"
+        )
+        return True
+    if toybox.parse(prompt) is None:
+        say(f'warning: "{prompt}" names no object and colour of the embedded teacher, for example "a red chair"')
+        return True
+    return False
+
+
+def directional(config: TextTo3DConfig, prompt: str) -> bool:
+    """Whether the teacher is told the view: a Toybox object that looks alike from all sides has no view words."""
+    if config.words.directional != "auto":
+        return config.words.directional == "yes"
+    found = toybox.parse(prompt) if config.teacher.path == "toybox" else None
+    return found is None or toybox.OBJECTS[found.object] not in FRONTLESS
+
+
+def worded(words: WordsConfig, prompt: str, view: str | None, ground: str | None) -> str:
+    """The prompt for a view (None: plain) and a background (None: without a name)."""
+    form = {
+        (True, True): words.viewed_on,
+        (True, False): words.viewed,
+        (False, True): words.plain_on,
+        (False, False): words.plain,
+    }[view is not None, ground is not None]
+    article = "an" if (ground or " ")[0] in "aeiou" else "a"
+    try:
+        return form.format(prompt=prompt, view=view, ground=ground, a=article)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f'the wording "{form}" is broken: fill in {{prompt}}, {{view}}, {{ground}}, {{a}}') from error
+
+
+class PromptViews:
+    """Text conditions of every view word and background, as ``scorefield.generators.nerf.ViewConditions``.
+
+    Attributes:
+        texts: the teacher's, in the order view by view, in each the backgrounds and last the one without a name.
+        plain: the online score's, one a background. directional: whether the views differ in words.
+    """
+
+    def __init__(self, config: TextTo3DConfig, prompt: str, teacher: Teacher):
+        self.grounds: list[str | None] = [*config.background.named, None]
+        self.directional = directional(config, prompt)
+        views = VIEWS if self.directional else (None,) * len(VIEWS)
+        self.texts = [worded(config.words, prompt, view, ground) for view in views for ground in self.grounds]
+        self.plain = [worded(config.words, prompt, None, ground) for ground in self.grounds]
+        self.encoded = teacher.encode([*self.texts, *self.plain])
+
+    def rows(self, places: Tensor) -> Condition:
+        """Conditions of some of ``texts`` followed by ``plain``, int64 [B]."""
+        return {key: value[places] for key, value in self.encoded.items()}
+
+    def place(self, view: Tensor, ground: Tensor) -> Tensor:
+        """Position in ``texts`` of view words and background numbers (-1: without a name)."""
+        count = len(self.grounds)
+        return view * count + torch.where(ground < 0, count - 1, ground)
+
+    def __call__(self, view: Tensor, ground: Tensor) -> tuple[Condition, Condition]:
+        plain = len(self.texts) + self.place(torch.zeros_like(ground), ground)
+        return self.rows(self.place(view, ground)), self.rows(plain)

@@ -1,0 +1,114 @@
+"""Configuration of the task; the core's sections come from ``RunConfig``."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from scorefield.errors import UserError, suggest
+from scorefield.generators.nerf import NerfSettings
+from scorefield.three_d.asset import AssetConfig
+from scorefield.three_d.settings import (
+    BackgroundConfig,
+    CameraConfig,
+    FieldConfig,
+    RegularizerConfig,
+    RenderConfig,
+)
+from scorefield.training.settings import FREE, RunConfig
+
+
+@dataclass
+class TeacherConfig:
+    """The diffusion pipeline that judges the views."""
+
+    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
+    path: str | None = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
+    dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
+    max_tokens: int = 64
+    options: dict[str, Any] = dataclasses.field(
+        default_factory=dict, metadata=FREE
+    )  # further ones of the named teacher
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+
+
+@dataclass
+class OnlineConfig:
+    """The online score: what the particles' renders look like, told the camera and the plain prompt."""
+
+    kind: str = "lora"  # adapters on the teacher's own weights, or a "full" copy of it
+    lora_rank: int = 4
+    lora_targets: list[str] = dataclasses.field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
+    camera: bool = True  # told the pose
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("full", "lora"):
+            raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+
+
+DIRECTIONAL = ("auto", "yes", "no")
+
+
+@dataclass
+class WordsConfig:
+    """How the prompt is worded; {prompt}, {view}, {ground} (a background's name) and {a} (its article) are put in."""
+
+    viewed: str = "{prompt}, {view} view"  # the teacher's, for a background without a name
+    viewed_on: str = "{prompt}, {view} view, on {a} {ground} background"  # … and for one with a name
+    plain: str = "{prompt}"  # the online score's
+    plain_on: str = "{prompt} on {a} {ground} background"
+    directional: str = "auto"  # view words: "yes", "no", "auto" (yes, but for a Toybox object without a front)
+
+    def __post_init__(self) -> None:
+        if self.directional not in DIRECTIONAL:
+            raise UserError(
+                f'words.directional "{self.directional}" is unknown: {suggest(self.directional, DIRECTIONAL)}'
+            )
+        for name in ("viewed", "viewed_on", "plain", "plain_on"):
+            if "{prompt}" not in getattr(self, name):
+                raise UserError(f"words.{name} must hold {{prompt}}")
+
+
+@dataclass
+class EvaluationConfig:
+    """How the result is measured and shown."""
+
+    views: int = 32  # round the circle
+    size: int = 64  # pixels a side of pictures that are shown and measured
+    teacher_samples: int = 4  # pictures a view of `scorefield preview`, in this many steps
+    teacher_steps: int = 20
+    judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
+
+    def __post_init__(self) -> None:
+        if self.views < 1 or self.size < 8:
+            raise UserError("evaluation.views must be at least 1 and evaluation.size at least 8")
+
+    @property
+    def samples(self) -> int:
+        """What ``scorefield evaluate`` takes where it is told nothing."""
+        return self.views
+
+
+@dataclass
+class TextTo3DConfig(RunConfig):
+    """Everything that ``run tasks/text_to_3d`` reads."""
+
+    task: str = "text_to_3d"
+    prompt: str | None = None
+    particles: int = 1  # scenes under one online score, one of them drawn per iteration
+    teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
+    online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)
+    words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
+    cameras: CameraConfig = dataclasses.field(default_factory=CameraConfig)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
+    background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
+    regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    assets: AssetConfig = dataclasses.field(default_factory=AssetConfig)
+
+    def nerf(self) -> NerfSettings:
+        """What the generator is made of."""
+        return NerfSettings(self.particles, self.cameras, self.field, self.render, self.background, self.regularizers)

@@ -1,0 +1,186 @@
+"""Text to 3D: the parts of the run, its previews, and what is done with the result."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield import noise_laws, resources
+from scorefield.denoiser import Denoiser
+from scorefield.errors import UserError
+from scorefield.files import write_json
+from scorefield.generators.base import Generator
+from scorefield.generators.nerf import NerfGenerator
+from scorefield.images import save_grid, save_image
+from scorefield.registry import check_options, construct
+from scorefield.task import Players, Task
+from scorefield.teachers import online
+from scorefield.teachers.base import TEACHERS, Teacher
+from scorefield.teachers.camera import CameraTold, Deaf
+from scorefield.three_d.asset import check_libraries
+from scorefield.three_d.camera_law import VIEWS, eight_views, names
+from scorefield.three_d.extra import need
+
+from . import assets, look
+from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
+from .settings import TextTo3DConfig
+
+
+class TextTo3D(Task):
+    """A NeRF, or several, whose renders score like the teacher's pictures of the prompt from that side."""
+
+    name = "text_to_3d"
+    summary = "a textured 3D asset from a prompt and a 2D diffusion teacher, no data"
+    Config = TextTo3DConfig
+    config: TextTo3DConfig
+
+    def check(self) -> None:
+        need("nerfacc")
+        check_libraries()
+        if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("several particles do not train under several processes: use particles=1 or one process")
+        self.prompt = read_prompt(self.config)
+        self.config.build_loss()
+        for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
+            worded(self.config.words, self.prompt, view, ground)  # refuses a broken wording early
+        if not self.config.teacher.path:
+            raise UserError("no teacher: give teacher.path, a pipeline folder in diffusers format or a hub id")
+        named = self.config.teacher
+        check_options("teacher", named.name, TEACHERS.get(named.name), named.options, given=4)
+        self.pipeline = self.open_pipeline()
+        for law in (self.config.training.generator_noise, self.config.training.online_noise):
+            noise_laws.build(law, self.pipeline)
+        noise_laws.online_weighting(self.config.training.online_weighting)
+        if self.config.evaluation.judge != "none":
+            resources.asset(self.config.evaluation.judge)
+        warn_of_unseen(self.prompt, self.config.teacher.path)
+
+    def open_pipeline(self) -> Teacher:
+        """The named teacher."""
+        settings = self.config.teacher
+        given = settings.path or "", self.device, getattr(torch, settings.dtype), settings.max_tokens
+        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+
+    def pixels(self) -> int:
+        """Side of the teacher's pictures."""
+        blank = torch.zeros(1, *self.pipeline.latent_shape, device=self.device)
+        return self.pipeline.decode(blank).shape[-1]
+
+    # ------------------------------------------------------------------ training
+
+    def build(self) -> Players:
+        torch.manual_seed(self.config.training.seed)
+        teacher: Denoiser = self.pipeline.denoiser()
+        generator = self.make_generator()
+        settings = self.config.online
+        score: Denoiser
+        if settings.kind == "lora":
+            score, teacher = online.with_lora(teacher, settings.lora_rank, tuple(settings.lora_targets))
+        else:
+            score = online.full_copy(teacher).float()
+        score = CameraTold(score) if settings.camera else Deaf(score)
+        self.pipeline.release_text_encoder()
+        return Players(teacher, score, generator)
+
+    def make_generator(self) -> NerfGenerator:
+        """Fresh fields under the configured cameras."""
+        views = PromptViews(self.config, self.prompt, self.pipeline)
+        pipeline = self.pipeline
+        generator = NerfGenerator(self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels())
+        return generator.to(self.device)
+
+    def plan(self) -> list[str]:
+        config = self.config
+        told = "told the view" if directional(config, self.prompt) else "not told the view"
+        shape = config.field
+        grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
+        return [
+            f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
+            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, "
+            f"pictures {config.render.size}",
+            f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
+        ]
+
+    def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
+        assert isinstance(generator, NerfGenerator)
+        cameras, words = eight_views(self.config.cameras, (self.config.evaluation.size,) * 2)
+        cameras = cameras.to(self.device)
+        rows, pictures = [], []
+        for particle in range(self.config.particles):
+            seen = look.views(generator, cameras, particle, self.config.background)
+            rows += [seen.colour, seen.normal, seen.depth]
+            pictures.append(seen.colour)
+        save_grid(torch.cat(rows), self.folder.samples / f"iteration-{iteration:06d}.png", len(cameras))
+        labels = [
+            f"{word} {360 * place // len(words)}°, {kind}"
+            for _ in range(self.config.particles)
+            for kind in ("colour", "normal", "depth")
+            for place, word in enumerate(names(words))
+        ]
+        layout = {"prompts": labels, "columns": len(cameras), "tile": self.config.evaluation.size}
+        write_json(self.folder.samples / "layout.json", layout)
+        if self.config.evaluation.judge == "none":
+            return {}
+        return look.judged(self.config, torch.cat(pictures), self.prompt, names(words) * self.config.particles)
+
+    def preview_teacher(self, out: Path) -> Path:
+        """What the teacher draws for each view word: a row a view, with the text below each picture."""
+        count, steps = self.config.evaluation.teacher_samples, self.config.evaluation.teacher_steps
+        views = PromptViews(self.config, self.prompt, self.pipeline)
+        seen = [word for word in VIEWS if word != "overhead" or self.config.cameras.elevation[1] > 60]
+        if not views.directional:
+            seen = seen[:1]
+        grounds = torch.arange(count) % len(views.grounds)
+        places = torch.cat([views.place(torch.full((count,), VIEWS.index(word)), grounds) for word in seen])
+        draws = torch.Generator().manual_seed(self.config.training.seed)
+        z = torch.randn(len(places), *self.pipeline.latent_shape, generator=draws).to(self.device)
+        with torch.no_grad():
+            latents = self.pipeline.sample(
+                self.pipeline.denoiser(),
+                views.rows(places.to(self.device)),
+                z,
+                steps=steps,
+                guidance_scale=self.config.training.guidance_at(0),
+            )
+        save_grid(self.pipeline.decode(latents), out, count, [views.texts[place] for place in places.tolist()])
+        return out
+
+    # ------------------------------------------------------------------ afterwards
+
+    def finish(self, generator: Generator) -> dict[str, Any]:
+        assert isinstance(generator, NerfGenerator)
+        return {"assets": assets.finish(self, generator, self.config.evaluation.views)}
+
+    def restore(self, weights: dict[str, Tensor]) -> NerfGenerator:
+        """The averaged fields of a checkpoint."""
+        self.prompt = read_prompt(self.config)
+        self.pipeline = self.open_pipeline()
+        generator = self.make_generator()
+        own = dict(generator.named_parameters())
+        if missing := sorted(set(own) ^ set(weights)):
+            raise UserError(f"the saved fields do not fit these settings: {missing[0]} is on one side only")
+        with torch.no_grad():
+            for name, value in weights.items():
+                own[name].copy_(value)
+        for grid, scene in zip(generator.grids, generator.fields, strict=False):
+            grid.update(scene, -1)  # type: ignore[operator]
+        return generator.eval().requires_grad_(False)
+
+    def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
+        """One picture a word: an azimuth in degrees, or front, side, back."""
+        generator = self.restore(weights)
+        cameras = look.asked(self.config, prompts).to(self.device)
+        images = look.views(generator, cameras, 0, self.config.background).colour
+        paths = [out / f"{place:03d}-{word}.png" for place, word in enumerate(prompts)]
+        for image, path in zip(images, paths, strict=True):
+            save_image(image, path)
+        return paths
+
+    def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
+        generator = self.restore(weights)
+        return {"assets": assets.finish(self, generator, samples)}
+
+    def export(self, weights: dict[str, Tensor], out: Path) -> Path:
+        return assets.export_run(self, weights, out)

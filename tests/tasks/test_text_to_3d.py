@@ -1,0 +1,167 @@
+"""The text-to-3D task: one short run through the command line, its resumption, and bad input."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from scorefield import config as configuration
+from scorefield import resources
+from scorefield.cli import main
+from scorefield.training import checkpoint
+from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unseen, worded
+from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
+
+SHORT = [
+    "prompt=a red chair",
+    "training.batch=4",
+    "training.device=cpu",
+    "training.log_every=1",
+    "checkpoints.every=2",
+    "render.size={0: 16}",
+    "render.samples=24",
+    "field.resolutions=[8, 16]",
+    "evaluation.size=16",
+    "evaluation.views=4",
+    "regularizers.entropy={0: 1.0}",
+]
+
+
+def run(out, *more: str) -> int:
+    return main(["run", "tasks/text_to_3d", "--out", str(out), *SHORT, *more])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    out = tmp_path_factory.mktemp("text_to_3d") / "run"
+    assert run(out, "training.iterations=4") == 0
+    return out
+
+
+def test_a_run_ends_with_pictures_summary_and_report(done):
+    summary = json.loads((done / "summary.json").read_text())
+    assert summary["assets"][0]["prompt"] == "a red chair"
+    assert 0 <= summary["assets"][0]["judge_accuracy"] <= 1
+    with Image.open(done / "samples" / "iteration-000004.png") as sheet:
+        assert sheet.size == (8 * 16, 3 * 16)  # colour, normal and depth of the same eight views
+    assert "a red chair" in (done / "report.html").read_text()
+    last = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
+    assert all(record.get("nan_samples", 0) == 0 and record.get("skipped_steps", 0) == 0 for record in last)
+    assert any("loss/roundtrip" in record and "loss/entropy" in record for record in last)
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(done, tmp_path):
+    assert run(tmp_path / "r", "training.iterations=2") == 0
+    assert run(tmp_path / "r", "training.iterations=4", "--resume") == 0
+    one, two = (checkpoint.load(checkpoint.newest_whole(path / "checkpoints")) for path in (done, tmp_path / "r"))
+    assert one.iteration == two.iteration == 4
+    assert {"projection.0.weight"} < set(one.weights["online"])
+    for part in ("generator", "ema", "online"):
+        assert one.weights[part].keys() == two.weights[part].keys()
+        for name, value in one.weights[part].items():
+            assert torch.equal(value, two.weights[part][name]), name
+
+
+def test_sample_writes_named_views(done, tmp_path):
+    assert main(["sample", str(done), "front", "45", "--out", str(tmp_path)]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["000-front.png", "001-45.png"]
+    assert main(["sample", str(done), "upward", "--out", str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("loss", ["sim", "sds", "sid"])
+def test_every_loss_runs_unchanged(tmp_path, loss):
+    more = ["online.kind=full"] if loss == "sid" else []
+    assert run(tmp_path / "r", f"loss={{name: {loss}}}", "training.iterations=1", "evaluation.judge=none", *more) == 0
+
+
+def test_activation_checkpointing_gives_the_same_update(tmp_path):
+    after = []
+    for on in ("false", "true"):
+        more = ["loss={name: sim}", "training.iterations=1", "evaluation.judge=none"]
+        assert run(tmp_path / on, *more, f"training.activation_checkpointing={on}") == 0
+        after.append(checkpoint.load(checkpoint.newest_whole(tmp_path / on / "checkpoints")).weights["generator"])
+    for name, value in after[0].items():
+        torch.testing.assert_close(value, after[1][name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["prompt="], 'no prompt: give prompt="a red chair"'),
+        (["prompt=a red chair", "teacher.path="], "no teacher: give teacher.path"),
+        (["prompt=a red chair", "field.grid=octree"], 'field.grid "octree" is unknown'),
+        (["prompt=a red chair", "words.viewed=chair"], "words.viewed must hold {prompt}"),
+        (["prompt=a red chair", "words.plain='{prompt} {colour}'"], "the wording"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, words, expected):
+    assert main(["run", "tasks/text_to_3d", "--dry-run", *words]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_words_that_the_teacher_never_saw_are_named():
+    said = []
+    assert unseen_words("a fluffy violet aeroplane on a beige background") == ["fluffy"]
+    assert warn_of_unseen("a red dragon", "toybox", said.append)
+    assert '"dragon"' in said[0]
+    assert "mug" in said[0]
+    assert warn_of_unseen("a chair", "toybox", said.append)
+    assert not warn_of_unseen("an orange house", "toybox", said.append)
+    assert not warn_of_unseen("a red dragon", "some/pipeline", said.append)
+
+
+def test_wordings_are_those_that_toyboxs_captions_use():
+    words = WordsConfig()
+    assert worded(words, "a red chair", "side", "grey") == "a red chair, side view, on a grey background"
+    assert worded(words, "a red chair", None, None) == "a red chair"
+    config = TextTo3DConfig()
+    assert directional(config, "a red chair")
+    assert not directional(config, "a red lamp")
+
+
+def test_conditions_are_picked_by_view_and_background():
+    config = configuration.load(TextTo3DConfig, resources.preset("text_to_3d", "default"), ["prompt=a red chair"])
+
+    class Numbers:
+        def encode(self, texts):
+            self.texts = texts
+            return {"text": torch.arange(len(texts))}
+
+    teacher = Numbers()
+    views = PromptViews(config, "a red chair", teacher)
+    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]))
+    assert [teacher.texts[k] for k in told["text"].tolist()] == [
+        "a red chair, front view, on a grey background",
+        "a red chair, back view, on a navy background",
+        "a red chair, side view",
+    ]
+    assert [teacher.texts[k] for k in plain["text"].tolist()] == [
+        "a red chair on a grey background",
+        "a red chair on a navy background",
+        "a red chair",
+    ]
+
+
+@pytest.mark.parametrize("preset", ["default", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"])
+def test_presets_are_whole(preset, capsys):
+    words = ["--config", preset, "prompt=a red chair", "teacher.path=toybox"]
+    assert main(["run", "tasks/text_to_3d", "--dry-run", *words]) == 0
+    assert "a red chair" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("prompt", "rows"), [("a red chair", 3), ("a red lamp", 1)])
+def test_preview_shows_what_the_teacher_draws_for_each_view(tmp_path, prompt, rows):
+    out = tmp_path / "seen.png"
+    more = ["evaluation.teacher_samples=2", "evaluation.teacher_steps=4"]
+    assert main(["preview", "tasks/text_to_3d", f"prompt={prompt}", "--out", str(out), *more]) == 0
+    with Image.open(out) as sheet:
+        assert sheet.width == 2 * 64
+        assert sheet.height % rows == 0
+        assert sheet.height > rows * 64
+
+
+def test_particles_under_several_processes_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", "particles=2"]) == 2
+    assert "several particles do not train under several processes" in capsys.readouterr().err

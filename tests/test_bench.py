@@ -1,0 +1,80 @@
+"""The bench: its passes are those that the loss is counted to need, and it fetches nothing."""
+
+import json
+
+import pytest
+
+from scorefield.cli import main
+from scorefield.teachers import known
+from tests.teachers import families
+
+SMALL = ["training.device=cpu", "training.batch=4", "training.guidance_scale=3", "--rounds", "2", "--json"]
+TINY = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 1,
+    "cross_attention_dim": 16,
+    "sample_size": 8,
+    "caption_channels": 16,
+    "use_additional_conditions": False,
+}
+
+
+def rows(capsys, *words: str) -> list[dict]:
+    assert main(["bench", *SMALL, *words]) == 0
+    found = json.loads(capsys.readouterr().out)  # nothing else on stdout
+    assert set(found) == {"rows"}
+    return found["rows"]
+
+
+def check(row: dict, forwards: float) -> None:
+    """Passes add up to the counted cost, and the ratio to what it is said to be."""
+    assert row["forward_equivalents"] == forwards
+    assert sum(each["forward_equivalents"] for each in row["passes"].values()) == forwards
+    least = sum(each["count"] * each["seconds"] for each in row["passes"].values())
+    assert row["overhead_ratio"] == pytest.approx(row["step_seconds"] / least)
+    assert row["images_per_second"] == pytest.approx(4 / row["step_seconds"])
+    assert row["teraflops_per_second"] > 0
+    assert row["memory_bytes"]["peak"] > row["memory_bytes"]["generator"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "forwards"),
+    [
+        ("sd3", ["training.online_updates=1"], 12),
+        ("sdxl", ["training.online_updates=1", "generator.kind=lora", "online.kind=lora"], 12),
+        ("sd_eps", ["training.online_updates=1", "training.accumulation=2", "loss={name: dmd}"], 10),
+        ("dit", ["training.online_updates=2", "training.online_training_guidance_scale=2"], 21),
+    ],
+)
+def test_the_passes_are_those_that_the_loss_needs(name, words, forwards, tmp_path, capsys):
+    folder = families.write(name, tmp_path / name)
+    part = "unet" if name.startswith("sd_") or name == "sdxl" else "transformer"
+    (folder / part / "diffusion_pytorch_model.safetensors").unlink()  # weights are not read
+    (row,) = rows(capsys, f"teacher.path={folder}", *words)
+    check(row, forwards)
+    shared = "generator.kind=lora" in words
+    full = 4 * row["memory_bytes"]["average"]  # weights, gradients, two moments
+    assert row["memory_bytes"]["generator"] == pytest.approx(full, rel=0.01)
+    assert (row["memory_bytes"]["generator"] > row["memory_bytes"]["teacher"]) is not shared
+
+
+def test_a_preset_of_a_hub_id_needs_no_hub(monkeypatch, tmp_path, capsys):
+    made = ("PixArtAlphaPipeline", "transformer", "PixArtTransformer2DModel", TINY, known.LINEAR, known.BLOCKS4)
+    monkeypatch.setitem(known.KNOWN, "PixArt-alpha/PixArt-XL-2-512x512", made)
+    words = ["training.batch=4", "training.accumulation=1", "training.precision=fp32"]
+    twice = rows(capsys, "--config", "pixart_512", "--config", "pixart_512_lora", *words)
+    assert [row["preset"] for row in twice] == ["pixart_512", "pixart_512_lora"]
+    for row in twice:
+        check(row, 12)
+
+
+def test_the_table_for_people_names_the_ratio(tmp_path, capsys):
+    folder = families.write("sd_eps", tmp_path / "sd")
+    words = [word for word in SMALL if word != "--json"]
+    assert main(["bench", *words, f"teacher.path={folder}"]) == 0
+    assert "overhead ratio" in capsys.readouterr().out
+    assert main(["bench", "--rounds", "0"]) == 2
+    assert "--rounds" in capsys.readouterr().err

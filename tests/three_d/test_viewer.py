@@ -1,0 +1,75 @@
+"""The page's section on assets: whole in one file, and drawn the right way up by a real browser."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scorefield.report import build_report
+from scorefield.three_d import asset, page, turntable
+from tests.three_d.shapes import Ball
+
+EVIL = 'a <script>alert("x")</script> ball'
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.yaml").write_text("task: text_to_3d\n")
+    config = asset.AssetConfig(resolution=32, faces=1000, texture=128, frames=4, side=64)
+    made = asset.make(
+        Ball(density=200.0), folder / "export", "particle-0", config, turntable.cameras_round(4, 20.0, 3.0, 35.0, 64)
+    )
+    files = {kind: str(path.relative_to(folder)) for kind, path in made.pop("files").items()}
+    good = {"prompt": EVIL, "particle": 0, **files, **made, "judge_accuracy": 0.8125, "janus_rate": None}
+    bad = {"prompt": "a red chair", "particle": 1, "glb": None, "error": "the density field is empty <here>"}
+    page.write_section(folder, [good, bad])
+    return folder
+
+
+def test_the_section_is_whole_and_escaped(run):
+    text = build_report(run).read_text()
+    assert page.encoded(run / "export/particle-0.glb") in text
+    assert page.encoded(run / "export/particle-0.mp4") in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+    assert EVIL not in text
+    assert "the density field is empty &lt;here&gt;" in text
+    assert "81.2" in text
+    assert "Janus" not in text  # a figure that is not there has no row
+    (run / "export/particle-0.mp4").rename(run / "film.mp4")
+    record = {
+        "prompt": "",
+        "glb": "export/particle-0.glb",
+        "mp4": "export/particle-0.mp4",
+        "gif": "export/particle-0.gif",
+    }
+    assert "data:image/gif" in page.card(run, record)
+    (run / "film.mp4").rename(run / "export/particle-0.mp4")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_chromium_turns_the_asset(run, tmp_path):
+    # a page with the viewer alone, full width, so that pixels of the shot are pixels of the canvas
+    record = {"prompt": "ball", "glb": "export/particle-0.glb"}
+    script = (page.Path(page.__file__).parent / "viewer.js").read_text()
+    canvas = page.card(run, record).replace("<canvas", "<canvas style='width:300px;height:300px'")
+    text = f"<body style='margin:0;background:#fff'><style>h3{{display:none}}</style>{canvas}"
+    text += "<script>const old=matchMedia;matchMedia=(q)=>q.includes('motion')?{matches:true}:old(q)</script>"
+    (tmp_path / "page.html").write_text(f"{text}<script>{script}</script></body>")
+    shot = tmp_path / "page.png"
+    flags = ["--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--window-size=300,400"]
+    flags += ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--virtual-time-budget=3000"]
+    flags += [f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
+    subprocess.run(
+        ["chromium", *flags, (tmp_path / "page.html").as_uri()], check=True, capture_output=True, timeout=100
+    )
+    with Image.open(shot) as picture:
+        pixels = np.array(picture.convert("RGB")).astype(int)
+    # azimuth 0.6 rad, a little above: in the middle lie x > 0 on the right, y < 0 nearest, z > 0 above
+    upper, lower = pixels[110, 170], pixels[215, 170]
+    assert np.abs(upper - [230, 51, 230]).max() < 12  # x > 0, y < 0, z > 0
+    assert np.abs(lower - [230, 51, 51]).max() < 12  # x > 0, y < 0, z < 0
+    assert (pixels[20, 20] > 235).all()
