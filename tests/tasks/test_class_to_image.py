@@ -40,7 +40,13 @@ def place(tmp_path):
 
 
 COMMON = ["training.iterations=3", "training.batch=4", "training.device=cpu", "checkpoints.every=2"]
-COMMON += ["training.log_every=1", "evaluation.judge=none", "evaluation.preview=3", "evaluation.teacher_steps=2"]
+COMMON += [
+    "training.log_every=1",
+    "training.online_warmup=0",
+    "evaluation.judge=none",
+    "evaluation.preview=3",
+    "evaluation.teacher_steps=2",
+]
 
 
 def run(place, *words, teacher="teacher"):
