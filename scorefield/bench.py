@@ -36,7 +36,8 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
     """Figures of one configuration; see the keys of the result.
 
     ``overhead_ratio`` is the median iteration over the sum of the median bare passes; iterations and passes alternate,
-    so that a busy machine slows both.
+    so that a busy machine slows both; ``overhead_ratio_cpu_time`` is the same in processor time, which waiting for
+    others does not change (CPU only).
     """
     import tempfile
     from pathlib import Path
@@ -55,17 +56,18 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
     for each in passes.values():
         each.call()
     trainer.clock.read()
-    steps: list[float] = []
-    seconds: dict[str, list[float]] = {name: [] for name in passes}
+    steps: list[tuple[float, float]] = []
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in passes}
     for k in range(rounds):
         number = config.training.online_warmup + WARM_UP + k
         steps.append(timed(partial(trainer.iteration, number), device))
         for name, each in passes.items():
             seconds[name].append(timed(each.call, device))
     phases = {name: value / rounds for name, value in trainer.clock.read().items()}
-    step = statistics.median(steps)
-    bare = {name: statistics.median(values) for name, values in seconds.items()}
+    step, busy = (statistics.median(values) for values in zip(*steps, strict=True))
+    bare = {name: statistics.median(wall for wall, _ in values) for name, values in seconds.items()}
     least = sum(passes[name].count * value for name, value in bare.items())
+    spent = sum(passes[name].count * statistics.median(cpu for _, cpu in values) for name, values in seconds.items())
     rate = sum(passes[name].count * flops[name] for name in passes) / step
     peak = next((value for name, value in PEAKS.items() if device.startswith("cuda") and name in device_name()), None)
     return {
@@ -79,6 +81,7 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
         "images_per_second": config.training.batch / step,
         "forward_equivalents": passes_per_iteration(trainer.loss, config.training),
         "overhead_ratio": step / least,
+        "overhead_ratio_cpu_time": busy / spent if device == "cpu" else None,
         "bare_seconds": least,
         "passes": {
             name: {
@@ -100,15 +103,15 @@ def device_name() -> str:
     return torch.cuda.get_device_name()
 
 
-def timed(call: Callable[[], object], device: str) -> float:
-    """Seconds of one call, the device waited for."""
+def timed(call: Callable[[], object], device: str) -> tuple[float, float]:
+    """Seconds of one call, the device waited for, and seconds of this process's processors."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     call()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 def count_flops(call: Callable[[], object]) -> int:
@@ -155,7 +158,7 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         run, forward = generator_pass(trainer, part)
         made["generator, parameter gradient"] = Pass(accumulation, run, forward, 3)
     cost, label = (2, "input gradient") if loss.needs_jacobian else (1, "forward")
-    add(f"teacher, {label}", 1, trainer.plain_teacher, config.guidance_scale, batch.teacher_condition, cost)
+    add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
     if loss.needs_online:
         online, told = trainer.online, batch.online_condition
         scale = config.online_training_guidance_scale

@@ -46,7 +46,8 @@ def described(row: dict) -> str:
         f"{row['preset']}: {row['device']}, {row['precision']}, batch {row['batch']} (x{row['accumulation']})",
         f"  {row['images_per_second']:.3g} images/s, {row['step_seconds']:.4g} s an iteration, "
         f"{row['forward_equivalents']:g} forward passes an image",
-        f"  overhead ratio {row['overhead_ratio']:.3f}: an iteration / the sum of its bare passes",
+        f"  overhead ratio {row['overhead_ratio']:.3f}: an iteration / the sum of its bare passes"
+        + (f" ({row['overhead_ratio_cpu_time']:.3f} in processor time)" if row["overhead_ratio_cpu_time"] else ""),
         *(f"    {each['count']:g} x {name}: {each['seconds']:.4g} s" for name, each in row["passes"].items()),
         "  outside the networks' passes: " + ", ".join(f"{k} {v:.3g} s" for k, v in row["phases"].items()),
         f"  {row['teraflops_per_second']:.3g} TFLOP/s in the networks"
