@@ -197,7 +197,8 @@ def layered(common: list[str], own: list[str], free: list[str]) -> list[str]:
 
 
 def stand_in(words: list[str]) -> list[str]:
-    """Overrides in which a folder that exists stands for runs that are not there yet."""
+    """Overrides in which something that can be checked stands for runs that are not there yet."""
+    words = [f"{word.partition('=')[0]}=teacher" if word.startswith("generator.init=run:") else word for word in words]
     return [START.sub(lambda m: f"={Path.cwd()}", word) for word in words]
 
 
