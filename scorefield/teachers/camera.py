@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
+from scorefield.teachers.shared import AdapterView
 
 POSE = 16
 # where diffusers' networks make the embedding of the timestep that all blocks read
@@ -17,7 +18,8 @@ TIME_EMBEDDINGS = ("adaln_single.emb", "time_embedding", "time_text_embed", "tim
 
 def time_embedding(denoiser: Denoiser) -> nn.Module:
     """The module whose output is the time embedding; raises UserError when the network has none that is known."""
-    modules = dict(denoiser.named_modules())
+    # a view of shared weights does not hold the network as a submodule
+    modules = dict((denoiser.base if isinstance(denoiser, AdapterView) else denoiser).named_modules())
     for name in TIME_EMBEDDINGS:
         for place, module in modules.items():
             if place == name or place.endswith("." + name):

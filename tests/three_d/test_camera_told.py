@@ -6,13 +6,13 @@ import torch
 from scorefield.errors import UserError
 from scorefield.teachers import online
 from scorefield.teachers.camera import CameraTold, Deaf
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 from scorefield.teachers.plain import PlainDenoiser
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return TextToImagePipeline("toybox")
+    return PixArt("toybox")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import torch
 
-from scorefield.teachers.pixart import TextToImagePipeline
+from scorefield.teachers.pixart import PixArt
 from scorefield.three_d.encoding import encode_through_decoder
 
 
@@ -32,7 +32,7 @@ def test_no_gradient_changes_nothing_and_a_broken_one_is_seen():
 def test_toyboxs_encoder_inverts_its_decoder_and_is_differentiable():
     from scorefield.data import toybox
 
-    pipeline = TextToImagePipeline("toybox")
+    pipeline = PixArt("toybox")
     pictures, _ = toybox.images(range(4), toybox.TEST_SEED)
     images = (pictures.float() / 127.5 - 1).requires_grad_()
     latents = pipeline.encode_images(images)
