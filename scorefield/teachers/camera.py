@@ -18,8 +18,8 @@ TIME_EMBEDDINGS = ("adaln_single.emb", "time_embedding", "time_text_embed", "tim
 
 def time_embedding(denoiser: Denoiser) -> nn.Module:
     """The module whose output is the time embedding; raises UserError when the network has none that is known."""
-    shared = denoiser.base if isinstance(denoiser, AdapterView) else denoiser
-    modules = dict(shared.named_modules())
+    # a view of shared weights does not hold the network as a submodule
+    modules = dict((denoiser.base if isinstance(denoiser, AdapterView) else denoiser).named_modules())
     for name in TIME_EMBEDDINGS:
         for place, module in modules.items():
             if place == name or place.endswith("." + name):
