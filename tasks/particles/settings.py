@@ -1,25 +1,10 @@
 """Configuration of the task; the core's sections come from ``RunConfig``."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from scorefield.errors import UserError, suggest
-from scorefield.training.settings import FREE, RunConfig
-
-
-@dataclass
-class TeacherConfig:
-    """The diffusion pipeline that is believed."""
-
-    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
-    dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
-    max_tokens: int = 64  # prompts are cut here; PixArt-alpha: 120
-    options: dict[str, Any] = field(default_factory=dict, metadata=FREE)
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+from scorefield.teachers.settings import TeacherConfig
+from scorefield.training.settings import RunConfig
 
 
 @dataclass

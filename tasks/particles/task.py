@@ -14,10 +14,10 @@ from scorefield.generators.base import Generator
 from scorefield.generators.particles import Particles
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
-from scorefield.registry import construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
-from scorefield.teachers.base import TEACHERS, Teacher
+from scorefield.teachers.auto import open_teacher
+from scorefield.teachers.base import Teacher
 
 from . import evaluate
 from .settings import ParticlesTaskConfig
@@ -57,10 +57,8 @@ class ParticlesTask(Task):
                 print(f"warning: {warning}")
 
     def open_pipeline(self) -> Teacher:
-        """The named teacher."""
-        settings = self.config.teacher
-        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+        """The teacher of the configuration."""
+        return open_teacher(self.config.teacher, self.device)
 
     # ------------------------------------------------------------------ training
 

@@ -2,10 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from scorefield.errors import UserError, suggest
 from scorefield.generators.nerf import NerfSettings
+from scorefield.teachers.settings import TeacherConfig
 from scorefield.three_d.asset import AssetConfig
 from scorefield.three_d.settings import (
     BackgroundConfig,
@@ -14,24 +14,7 @@ from scorefield.three_d.settings import (
     RegularizerConfig,
     RenderConfig,
 )
-from scorefield.training.settings import FREE, RunConfig
-
-
-@dataclass
-class TeacherConfig:
-    """The diffusion pipeline that judges the views."""
-
-    name: str = "pixart"  # in scorefield.teachers, or of an installed plugin
-    path: str | None = "toybox"  # pixart: an asset's name, a local diffusers folder, or a hub id
-    dtype: str = "float32"  # of the frozen teacher's weights: float32 or bfloat16
-    max_tokens: int = 64
-    options: dict[str, Any] = dataclasses.field(
-        default_factory=dict, metadata=FREE
-    )  # further ones of the named teacher
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f'teacher.dtype "{self.dtype}" is unknown: use float32 or bfloat16')
+from scorefield.training.settings import RunConfig
 
 
 @dataclass

@@ -15,10 +15,10 @@ from scorefield.generators.base import Generator
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
-from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import online
-from scorefield.teachers.base import TEACHERS, Teacher
+from scorefield.teachers.auto import open_teacher
+from scorefield.teachers.base import Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
 from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
@@ -50,8 +50,6 @@ class TextTo3D(Task):
             worded(self.config.words, self.prompt, view, ground)  # refuses a broken wording early
         if not self.config.teacher.path:
             raise UserError("no teacher: give teacher.path, a pipeline folder in diffusers format or a hub id")
-        named = self.config.teacher
-        check_options("teacher", named.name, TEACHERS.get(named.name), named.options, given=4)
         self.pipeline = self.open_pipeline()
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
@@ -61,10 +59,8 @@ class TextTo3D(Task):
         warn_of_unseen(self.prompt, self.config.teacher.path)
 
     def open_pipeline(self) -> Teacher:
-        """The named teacher."""
-        settings = self.config.teacher
-        given = settings.path or "", self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", settings.name, TEACHERS.get(settings.name), settings.options, *given)
+        """The teacher of the configuration."""
+        return open_teacher(self.config.teacher, self.device)
 
     def pixels(self) -> int:
         """Side of the teacher's pictures."""

@@ -21,8 +21,8 @@ from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
 from scorefield.teachers import shared
-from scorefield.teachers.auto import adapter_of
-from scorefield.teachers.base import TEACHERS, Teacher
+from scorefield.teachers.auto import open_teacher
+from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
@@ -68,11 +68,8 @@ class TextToImage(Task):
             saved_weights(start)
 
     def open_pipeline(self) -> Teacher:
-        """The named teacher."""
-        settings = self.config.teacher
-        name = adapter_of(settings.path) if settings.name == "auto" else settings.name
-        given = settings.path, self.device, getattr(torch, settings.dtype), settings.max_tokens
-        return construct("teacher", name, TEACHERS.get(name), settings.options, *given)
+        """The teacher of the configuration."""
+        return open_teacher(self.config.teacher, self.device)
 
     def make_generator(self, denoiser, conditions=no_condition) -> Generator:
         """The named generator around a trainable copy of the teacher's denoiser."""
