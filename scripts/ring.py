@@ -1,10 +1,12 @@
 """Eight Gaussians on a ring: which losses keep all modes, what a disjoint start does, and SIM against DMD step by step.
 
-    python scripts/ring.py --out docs/results/ring
+    python scripts/ring.py --out runs/ring                    (everything: about ten minutes on one core)
+    python scripts/ring.py --weighting sid --out runs/ring    (one weighting for all losses, not each one's own)
+    python scripts/ring.py --losses --out runs/ring           (no loss trained: SIM against DMD alone)
 
 The teacher is exact (``scorefield.teachers.analytic.eight_modes``), so nothing but the loss, its optimisation and the
-online score can be at fault. Writes ring.md, ring.csv and pictures; about ten minutes on one core. Needs matplotlib
-(pip install "scorefield[docs]").
+online score can be at fault. Writes ring.csv, ring_steps.csv, ring.md and pictures; rows that are there already are not
+made again. Needs matplotlib (pip install "scorefield[docs]").
 """
 
 import argparse
@@ -14,6 +16,7 @@ import io
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +24,13 @@ from torch import Tensor, nn
 import scorefield
 from scorefield import losses
 from scorefield.files import write_text
+from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
 from scorefield.teachers.analytic import eight_modes
 
 STD, RADIUS = 0.15, 2.0
-METHODS = {
+METHODS: dict[
+    str, tuple[str, dict[str, Any]]
+] = {  # each with the weighting that is its default, unless --weighting gives one for all
     "SIM, Pseudo-Huber": ("sim", {"distance": "pseudo_huber"}),
     "SIM, squared L2": ("sim", {"distance": "squared_l2"}),
     "SiD, alpha 1.2": ("sid", {"alpha": 1.2}),
@@ -135,8 +141,16 @@ def step_by_step(iterations: int) -> list[dict]:
         a, b, c = (gradients(generator, online, loss) for loss in (exact, frozen, dmd))
         moved = c.norm(dim=1) > 1e-6 * c.norm(dim=1).max()
         alike = [torch.cosine_similarity(x[moved], c[moved]).mean().item() for x in (a, b)]
-        rows.append({"iteration": round(share * iterations), "exact": alike[0], "frozen": alike[1]})
+        at = {"iterations": iterations, "iteration": round(share * iterations)}
+        rows.append(at | {"exact": alike[0], "frozen": alike[1]})
     return rows
+
+
+def build(title: str, weighting: str) -> losses.Loss:
+    """One of ``METHODS``; weighting "own" leaves the loss's default."""
+    kind, options = METHODS[title]
+    told: dict[str, Any] = {} if weighting == "own" else {"weighting": weighting}
+    return losses.build(kind, sigma_data=RADIUS / 2**0.5, **options | told)
 
 
 def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
@@ -159,43 +173,58 @@ def draw(pictures: dict[str, Tensor], true: Tensor, path: Path) -> None:
     plt.close(figure)
 
 
+def compare(arguments: argparse.Namespace, start: str, true: Tensor) -> None:
+    """Train every loss from one start with every seed, add the rows to ring.csv, and draw what seed 0 made."""
+    file, kept = arguments.out / "ring.csv", arguments.out / "samples"
+    kept.mkdir(exist_ok=True)
+    mark = "" if arguments.weighting == "own" else f"-{arguments.weighting}"
+    stem = f"{start.split()[-1]}{mark}"
+    for seed in arguments.seeds:
+        for title in arguments.losses:
+            loss = build(title, arguments.weighting)
+            told = {"start": start, "loss": title, "weighting": loss.weighting}
+            told |= {"iterations": arguments.iterations, "seed": seed}
+            path = kept / f"{stem}-{title}.pt"
+            done = any(all(row[key] == str(v) for key, v in told.items()) for row in read(file))
+            if done and (seed != 0 or path.exists()):
+                continue
+            generator, _, seconds = train(start, seed, loss, arguments.iterations)
+            made = samples(generator)
+            row = told | figures(made, true) | {"seconds": seconds}
+            append(file, row)
+            if seed == 0:
+                torch.save(made[:2000].clone(), path)
+            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
+    found = {title: kept / f"{stem}-{title}.pt" for title in METHODS}
+    pictures = {title: torch.load(path) for title, path in found.items() if path.exists()}
+    if pictures:
+        draw(pictures, true, arguments.out / f"ring-{stem}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--iterations", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
-    parser.add_argument("--losses", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--losses", nargs="*", default=list(METHODS), help=f"of {', '.join(METHODS)}")
+    parser.add_argument("--weighting", default="own", choices=["own", *GENERATOR_WEIGHTINGS], help="of every loss")
+    parser.add_argument("--steps", type=int, default=400, help="iterations of SIM held against DMD; 0: leave it out")
     arguments = parser.parse_args()
+    if unknown := set(arguments.losses) - set(METHODS):
+        parser.error(f"unknown losses {sorted(unknown)}: of {list(METHODS)}")
     if importlib.util.find_spec("matplotlib") is None:  # said before the training, not after it
         parser.error('the pictures need matplotlib: pip install "scorefield[docs]"')
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / "ring.csv"
     true = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(3))
-    kept = arguments.out / "samples"  # of seed 0, for the pictures
-    kept.mkdir(exist_ok=True)
-    for name in arguments.starts:
-        for seed in arguments.seeds:
-            for title in arguments.losses:
-                told = {"start": name, "loss": title, "iterations": arguments.iterations, "seed": seed}
-                if any(all(row[key] == str(v) for key, v in told.items()) for row in read(file)):
-                    continue
-                kind, options = METHODS[title]
-                loss = losses.build(kind, sigma_data=RADIUS / 2**0.5, **options)
-                generator, _, seconds = train(name, seed, loss, arguments.iterations)
-                made = samples(generator)
-                row = told | figures(made, true) | {"seconds": seconds}
-                append(file, row)
-                if seed == 0:
-                    torch.save(made[:2000].clone(), kept / f"{name.split()[0]}-{title}.pt")
-                print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else str(v) for k, v in row.items()), flush=True)
-        found = {title: kept / f"{name.split()[0]}-{title}.pt" for title in METHODS}
-        pictures = {title: torch.load(path) for title, path in found.items() if path.exists()}
-        if pictures:
-            draw(pictures, true, arguments.out / f"ring-{name.split()[0]}.png")
+    for name in arguments.starts if arguments.losses else ():
+        compare(arguments, name, true)
+    if arguments.steps:
+        for row in step_by_step(arguments.steps):
+            append(arguments.out / "ring_steps.csv", row)
     truth = eight_modes(RADIUS, STD).sample(8000, torch.Generator().manual_seed(4))
-    write(arguments, read(file), step_by_step(arguments.iterations), figures(truth, true))
+    write(arguments.out, figures(truth, true))
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -208,7 +237,7 @@ def read(file: Path) -> list[dict[str, str]]:
 
 def append(file: Path, row: dict) -> None:
     """Add a row, in the place of an earlier one of the same run."""
-    same = ("start", "question", "loss", "variant", "iterations", "seed")
+    same = ("start", "question", "loss", "weighting", "variant", "iterations", "iteration", "seed")
     row = {key: f"{v:.5g}" if isinstance(v, float) else str(v) for key, v in row.items()}
     kept = [old for old in read(file) if any(old.get(key) != row.get(key) for key in same)]
     text = io.StringIO()
@@ -218,36 +247,28 @@ def append(file: Path, row: dict) -> None:
     write_text(file, text.getvalue())
 
 
-def write(arguments: argparse.Namespace, table: list[dict], steps: list[dict], truth: dict[str, float]) -> None:
-    """ring.md: means and ranges over seeds."""
-    lines = [
-        f"`python scripts/ring.py --iterations {arguments.iterations}`, seeds {arguments.seeds}, one CPU thread.",
-        "",
-    ]
-    lines += [
-        "| start | loss | samples near a mode | modes kept | rarest mode | sliced W2 |",
-        "|---" * 6 + "|",
-    ]
-    lines.append(f"| | *truth* | {truth['near']:.1%} | 8 | {truth['least']:.2f} | {truth['distance']:.3f} |")
-    for name in STARTS:
-        for title in METHODS:
-            told = (name, title, str(arguments.iterations))
-            rows = [row for row in table if (row["start"], row["loss"], row["iterations"]) == told]
-            if not rows:
-                continue
-            cells = []
-            for key, form in (("near", ".1%"), ("modes", ".1f"), ("least", ".2f"), ("distance", ".3f")):
-                values = [float(row[key]) for row in rows]
-                spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):{form}}{spread}")
-            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| iteration of SIM | SIM's step and DMD's | SIM with x_t frozen in the networks, and DMD's |",
-        "|---" * 3 + "|",
-    ]
-    lines += [f"| {row['iteration']} | {row['exact']:.4f} | {row['frozen']:.4f} |" for row in steps]
-    write_text(arguments.out / "ring.md", "\n".join(lines) + "\n")
+def write(out: Path, truth: dict[str, float]) -> None:
+    """ring.md from both CSV files: means and ranges over seeds."""
+    lines = ["| start | loss | weighting | iterations, seeds | near a mode | modes kept | rarest mode | sliced W2 |"]
+    lines += ["|---" * 8 + "|"]
+    lines.append(f"| | *truth* | | | {truth['near']:.1%} | 8 | {truth['least']:.2f} | {truth['distance']:.3f} |")
+    table = read(out / "ring.csv")
+    keys = ("start", "loss", "weighting", "iterations")
+    for told in dict.fromkeys(tuple(row[key] for key in keys) for row in table):
+        rows = [row for row in table if tuple(row[key] for key in keys) == told]
+        cells = []
+        for key, form in (("near", ".0%"), ("modes", ".1f"), ("least", ".2f"), ("distance", ".3f")):
+            values = [float(row[key]) for row in rows]
+            spread = f" ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):{form}}{spread}")
+        start, title, weighting, iterations = told
+        seeds = ", ".join(row["seed"] for row in rows)
+        lines.append(f"| {start} | {title} | {weighting} | {iterations}; {seeds} | " + " | ".join(cells) + " |")
+    steps = read(out / "ring_steps.csv")
+    lines += ["", "| iteration of SIM | SIM's step and DMD's | SIM with x_t frozen in the networks, and DMD's |"]
+    lines += ["|---" * 3 + "|"]
+    lines += [f"| {row['iteration']} | {float(row['exact']):.4f} | {float(row['frozen']):.4f} |" for row in steps]
+    write_text(out / "ring.md", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

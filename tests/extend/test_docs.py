@@ -20,6 +20,9 @@ from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
 from scorefield.noise import DiscreteVP, karras_sigmas
 from scorefield.noise_laws import NOISE_LAWS
 from scorefield.plugins import load_task, task_folders
+from scorefield.pretrain.build import PretrainConfig
+from scorefield.pretrain.edm import EDMTrainConfig
+from scorefield.pretrain.gan import GANTrainConfig
 from scorefield.training.settings import TrainingConfig
 
 from .packages import ROOT, blocks, section
@@ -29,6 +32,7 @@ CONFIGS = [load_task(name).Config for name in task_folders()]
 KNOWN = list(dict.fromkeys(key for config in CONFIGS for key in configuration.dotted_keys(config)))
 FREE = list(dict.fromkeys(key for config in CONFIGS for key in configuration.free_sections(config)))
 SECTIONS = {key.split(".")[0] for key in KNOWN}
+TRAININGS = {"train-teacher": PretrainConfig, "train-edm": EDMTrainConfig, "train-gan": GANTrainConfig}
 EXTRA = {"ring.radius", "ring.std", "loss.temperature"}  # of CONTRIBUTING's own package
 
 
@@ -147,7 +151,8 @@ def commands() -> list[tuple[str, list[str]]]:
     """(page, words) of every ``scorefield`` command in code blocks and in backticks."""
     found = []
     for page in PAGES:
-        lines = [line for language, _, text in blocks(page) if language == "bash" for line in text.splitlines()]
+        shown = [text.replace("\\\n", " ") for language, _, text in blocks(page) if language == "bash"]
+        lines = [line for text in shown for line in text.splitlines()]
         lines += re.findall(r"`(scorefield [^`]+)`", prose(page))
         for line in lines:
             line = re.sub(r"^.*python -m scorefield", "scorefield", line)
@@ -165,16 +170,17 @@ def complaint(words: list[str]) -> str | None:
         return f"no verb {verb}"
     parser = argparse.ArgumentParser(exit_on_error=False)
     importlib.import_module(f"scorefield.commands.{module_of(verb)}").add_arguments(parser)
+    keys = configuration.dotted_keys(TRAININGS[verb]) if verb in TRAININGS else [*KNOWN, *EXTRA]
     flags = {flag for action in parser._actions for flag in action.option_strings}
     for word in rest:
         if word.startswith("--") and word not in flags:
             return f"no flag {word} of {verb}"
         if "=" in word and not word.startswith("-") and "images=N" not in word and ":" not in word:
             try:
-                key = configuration.parse_override(word, [*KNOWN, *EXTRA], FREE)[0]
+                key = configuration.parse_override(word, keys, FREE)[0]
             except UserError as error:
                 return None if word.startswith("network_evaluations=") else str(error)
-            if not is_key(key):
+            if key not in keys and not is_key(key):
                 return f"no key {key}"
     return None
 
@@ -185,7 +191,10 @@ def test_every_command_that_is_shown_exists():
     assert [(page, words, said) for page, words in shown if (said := complaint(words))] == []
 
 
-@pytest.mark.parametrize("line", ["rum x", "run x --resumee", "run x loss.alpah=1", "run x training.iteration=3"])
+@pytest.mark.parametrize(
+    "line",
+    ["rum x", "run x --resumee", "run x loss.alpah=1", "run x training.iteration=3", "train-gan training.stepz=1"],
+)
 def test_the_check_of_commands_sees_a_wrong_one(line):
     assert complaint(line.split())
 
