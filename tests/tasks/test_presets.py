@@ -16,7 +16,7 @@ from tasks.text_to_image import TextToImage
 
 PRESETS = sorted(p.stem for p in (resources.root() / "configs" / "text_to_image").glob("*.yaml"))
 # those of published teachers; the others name one that this repository trains
-FULL = [name for name in PRESETS if any(known in resources.preset("text_to_image", name).read_text() for known in KNOWN)]
+FULL = [name for name in PRESETS if any(hub in resources.preset("text_to_image", name).read_text() for hub in KNOWN)]
 # noise level of the first step: timestep of 1000 for eps models, 1000 t for flows
 STARTS = {"pixart": 440, "sd15": 625, "sdxl": 399, "sd35": 714, "flux": 714, "sana": 714}
 PARAMETERS = {"pixart": 610.9, "sd15": 859.5, "sdxl": 2567.5, "sd35": 2243.2, "flux": 11901.4, "sana": 1604.5}
