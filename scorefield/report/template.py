@@ -213,9 +213,16 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 {{ cards(pairs) }}</div></section>
 {% endif %}
 
+{# without pairs to begin with, what the task shows of itself comes first #}
+{% if not pairs %}{% for fragment in fragments %}
+<section class="fragment">{{ fragment | safe }}</section>
+{% endfor %}{% endif %}
+
 {% if film %}
-<section id="film"><header><h2>The {{ 'student' if right == 'student' else 'generator' }} over training</h2>
-<p>The same {{ 'prompts and seeds' if right == 'student' else 'latents' }}; the numbers are iterations.</p></header>
+<section id="film"><header><h2>{{ 'Over training' if not pairs else 'The student over training' if right == 'student'
+else 'The generator over training' }}</h2>
+<p>The same {{ 'views or seeds' if not pairs else 'prompts and seeds' if right == 'student' else 'latents' }}; the numbers
+are iterations.</p></header>
 <div class="scroll"><table class="film">
 <tr>{% for name in film.head %}
 {% if name == 'teacher' %}<th class="gap"></th>{% endif %}
@@ -293,9 +300,9 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 <p>Where the judge trusts the student's picture least.</p></header><div>{{ cards(worst) }}</div></section>
 {% endif %}
 
-{% for fragment in fragments %}
+{% if pairs %}{% for fragment in fragments %}
 <section class="fragment">{{ fragment | safe }}</section>
-{% endfor %}
+{% endfor %}{% endif %}
 
 <section id="environment"><header><h2>Environment</h2></header><div>
 {% if command %}<p class="note">The command</p><pre>{{ command }}</pre>{% endif %}
