@@ -221,8 +221,8 @@ same prompt. A tick means that the judge read the picture as asked.</p>
 {% if film %}
 <section id="film"><header><h2>{{ 'Over training' if not pairs else 'The student over training' if right == 'student'
 else 'The generator over training' }}</h2>
-<p>The same {{ 'views or seeds' if not pairs else 'prompts and seeds' if right == 'student' else 'latents' }}; the numbers
-are iterations.</p></header>
+<p>The same {{ 'views or seeds' if not pairs else 'prompts and seeds' if right == 'student' else 'latents' }}; the
+numbers are iterations.</p></header>
 <div class="scroll"><table class="film">
 <tr>{% for name in film.head %}
 {% if name == 'teacher' %}<th class="gap"></th>{% endif %}
