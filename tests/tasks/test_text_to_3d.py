@@ -90,7 +90,7 @@ def test_activation_checkpointing_gives_the_same_update(tmp_path):
     ("words", "expected"),
     [
         (["prompt="], 'no prompt: give prompt="a red chair"'),
-        (["prompt=a red chair", "teacher.path="], "no teacher: give teacher.path"),
+        (["prompt=a red chair", "teacher.path=''"], "no teacher: give teacher.path"),
         (["prompt=a red chair", "field.grid=octree"], 'field.grid "octree" is unknown'),
         (["prompt=a red chair", "words.viewed=chair"], "words.viewed must hold {prompt}"),
         (["prompt=a red chair", "words.plain='{prompt} {colour}'"], "the wording"),
