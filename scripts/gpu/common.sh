@@ -30,7 +30,8 @@ wait_until() {
 # collect NAME FOLDER…: figures, settings, last pictures and logs of runs, without weights, as parts of at most 15 MB
 collect() {
   local name=$1; shift
-  find "$@" \( -name summary.json -o -name config.yaml -o -name metrics.jsonl -o -name "*.csv" -o -name "*.md" -o -name "*.log" \
-    -o -name comparison.json -o -name "*figures.json" -o -name training.json -o -name "before-after*.png" -o -path "*/samples/*.png" \) \
-    -size -3M -print0 | tar --null -T - -czf - | split -b 15000000 - "$OUT/$name.tgz."
+  { find "$@" \( -name summary.json -o -name config.yaml -o -name metrics.jsonl -o -name "*.csv" -o -name "*.md" -o -name "*.log" \
+      -o -name comparison.json -o -name "*figures.json" -o -name training.json -o -name before.png -o -name after.png \) -size -3M
+    for folder in $(find "$@" -type d -name samples); do ls -t "$folder"/*.png 2>/dev/null | head -n 2; done
+  } | sort -u | tar -T - -czf - | split -b 15000000 - "$OUT/$name.tgz."
 }
