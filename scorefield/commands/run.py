@@ -41,7 +41,6 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--resume needs --out, the run folder to go on with")
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
-    config.task = task_class.name
     device = resolve_device(config.training.device)
     folder = RunFolder(arguments.out or default_folder(task_class.name))
     task = task_class(config, folder, device)

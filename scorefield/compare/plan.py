@@ -184,7 +184,6 @@ def resolve(spec: Spec, words: list[str]) -> Any:
 
     task_class = load_task(spec.task)
     config = build_config(task_class, Path(spec.config) if spec.config else None, words)
-    config.task = task_class.name
     return config
 
 

@@ -18,6 +18,7 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1xxxx")
     (tmp_path / "open.yaml").write_text("training: [1, 2\n")
     (tmp_path / "section.yaml").write_text("training: 5\n")
+    (tmp_path / "other.yaml").write_text("task: particles\n")
     (tmp_path / "typo.yaml").write_text("training:\n  bacth: 4\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
@@ -49,6 +50,9 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "--config", "open.yaml"], "open.yaml is not valid YAML"),
         ([*RUN, "--config", "section.yaml"], '"training" is a section'),
         ([*RUN, "--config", "typo.yaml"], 'did you mean "training.batch"'),
+        ([*RUN, "--config", "other.yaml"], "other.yaml is for task particles"),
+        ([*RUN, "task=particles"], "does not fit the task that was asked for, text_to_image"),
+        (["config", "text_to_image", "task=particles"], "does not fit the task that was asked for, text_to_image"),
         ([*RUN, "--out", "file"], "cannot make the folder file"),
         ([*RUN, "--resume"], "--resume needs --out"),
         ([*RUN, "noequals"], "write key=value"),
