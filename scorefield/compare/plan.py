@@ -183,8 +183,7 @@ def resolve(spec: Spec, words: list[str]) -> Any:
     from scorefield.plugins import load_task
 
     task_class = load_task(spec.task)
-    config = build_config(task_class, Path(spec.config) if spec.config else None, words)
-    return config
+    return build_config(task_class, Path(spec.config) if spec.config else None, words)
 
 
 def layered(common: list[str], own: list[str], free: list[str]) -> list[str]:

@@ -50,6 +50,10 @@ class Teacher:
         """
         raise NotImplementedError
 
+    def layers(self) -> list[str]:
+        """Names of the layers of ``denoiser`` that LoRA can adapt, known without its weights; [] where they are not."""
+        return []
+
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The condition of some prompts: ``text`` [N, L, C] float32 and ``text_mask`` [N, L], 1 = valid."""
         raise NotImplementedError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield import resources
 from scorefield.denoiser import Condition, Denoiser
@@ -125,6 +125,11 @@ class PipelineTeacher(Teacher):
         network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
         network = network if self.dtype == torch.float32 else network.to(self.dtype)
         return self.wrap(network, self.random_condition(1)).to(self.device).eval()
+
+    def layers(self) -> list[str]:
+        with torch.device("meta"):
+            network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
+        return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
 
     def random_condition(self, count: int) -> Condition:
         """A condition of ``count`` made-up prompts, of the size that real ones have at most."""

@@ -57,6 +57,7 @@ class TextToImage(Task):
         if steps and most and steps > most:
             raise UserError(f"evaluation.teacher_steps {steps} is more than the teacher's {most} timesteps")
         check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
+        shared.check_targets(self.pipeline, self.adapters())
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)

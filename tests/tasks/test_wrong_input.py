@@ -84,6 +84,14 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "teacher.max_tokens=0"], "max_tokens must be at least 1"),
         ([*RUN, "teacher.path=pipe"], "model_index.json is not whole JSON"),
         ([*RUN, "online.kind=lora", "online.lora_rank=0"], "lora_rank must be at least 1"),
+        ([*RUN, "generator.kind=lora", "generator.lora_rank=0"], "lora_rank must be at least 1"),
+        ([*RUN, "online.kind=lora", "online.lora_targets=[to_q,to_w]"], 'called "to_w": did you mean "to_v"'),
+        ([*RUN, "generator.kind=lora", "generator.lora_targets=[to_out]"], 'called "to_out": did you mean "to_out.0"'),
+        (["run", "particles", "online.kind=lora", "online.lora_targets=[key]"], 'is called "key": Known: '),
+        (
+            ["run", "text_to_3d", "prompt=a red chair", "online.lora_targets=[to_kk]"],
+            'is called "to_kk": did you mean "to_k"',
+        ),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
