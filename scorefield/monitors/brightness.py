@@ -12,8 +12,8 @@ class Brightness(Monitor):
     In standard deviations of that channel at the start; the largest of the channels. Each picture is held against what
     it was at the start. The mean of all would not do: a few watched pictures that settle on another background move
     it as far as a drift does (up to 0.8 between start noises of a sound teacher). Toybox runs without a failure: up to
-    0.3; pictures of a sound teacher or real ones in their place: up to 0.13; a planted shift of 0.3 in [-1, 1]: from
-    0.53.
+    0.3; pictures of a sound teacher or real ones in their place: up to 0.13; those with a shift of 0.3 in [-1, 1]: from
+    0.53 (scripts/brightness_line.py).
     """
 
     name = "brightness"
