@@ -163,6 +163,9 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         online, told = trainer.online, batch.online_condition
         scale = config.online_training_guidance_scale
         add("online score, parameter gradient", config.online_updates, online, scale, told, 3)
+        if loss.online_pull:
+            given = trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition
+            add("teacher, forward for the online score", config.online_updates, *given, 1)
         add(f"online score, {label}", 1, online, config.online_guidance_scale, told, cost)
     return made
 

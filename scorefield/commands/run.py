@@ -123,6 +123,7 @@ def passes_per_iteration(loss, training) -> float:
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
     trained = 3 if training.online_training_guidance_scale == 1 else 6
+    trained += evaluations.branches_at(training.guidance_scale) if loss.online_pull else 0
     updates = training.online_updates * (trained if shared else trained + 1) if loss.needs_online else 0
     return 3 + updates + teacher + online
 

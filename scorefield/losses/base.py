@@ -54,6 +54,7 @@ class Loss:
             (without guidance), "teacher_uncond" and "teacher_negative"; "inversion_eps", the teacher's eps at the last
             point before an inverted x_t; and "progress" [batch], 0 at the first iteration and 1 at the last.
         needs_online: False for a loss without an online score; ``online_x0`` may then be left out.
+        one_step: True for a loss that generators of several steps cannot be trained with.
 
     Attributes:
         weighting: per-sample weight, see ``scorefield.losses.weighting``; "none" leaves the bare gradient.
@@ -63,6 +64,7 @@ class Loss:
 
     needs: ClassVar[tuple[str, ...]] = ()
     needs_online: ClassVar[bool] = True
+    one_step: ClassVar[bool] = False
 
     weighting: str = "none"
     sigma_data: float = 0.5
@@ -82,6 +84,11 @@ class Loss:
     def inversion(self) -> Inversion | None:
         """How x_t is found where it is not x0 + sigma * eps with random eps."""
         return None
+
+    @property
+    def online_pull(self) -> float:
+        """Weight of |D_psi - D_q|^2 beside the online score's denoising error; 0: the teacher is not asked there."""
+        return 0.0
 
     def __call__(
         self,

@@ -12,6 +12,7 @@ from scorefield import noise_laws, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
+from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
@@ -45,9 +46,14 @@ class TextToImage(Task):
     running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
-        self.config.build_loss()
+        loss = self.config.build_loss()
         self.pipeline = self.open_pipeline()
         named = self.config.generator
+        if loss.one_step and issubclass(GENERATORS.get(named.name), FewStepGenerator):
+            raise UserError(
+                f"loss.name={self.config.loss['name']} trains students of several steps on noised data only, and there "
+                f"is none here: use generator.name=one_step in place of {named.name}"
+            )
         low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
         if not low <= named.init_sigma <= high:
             raise UserError(

@@ -83,6 +83,8 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "evaluation.teacher_steps=5000"], "more than the teacher's 1000"),
         ([*RUN, "teacher.max_tokens=0"], "max_tokens must be at least 1"),
         ([*RUN, "teacher.path=pipe"], "model_index.json is not whole JSON"),
+        ([*RUN, "loss.name=moment_matching", "generator.name=few_step"], "on noised data only"),
+        ([*RUN, "loss.name=moment_matching", "loss.pull=-1"], "pull must be at least 0"),
         ([*RUN, "online.kind=lora", "online.lora_rank=0"], "lora_rank must be at least 1"),
         ([*RUN, "generator.kind=lora", "generator.lora_rank=0"], "lora_rank must be at least 1"),
         ([*RUN, "online.kind=lora", "online.lora_targets=[to_q,to_w]"], 'called "to_w": did you mean "to_v"'),
