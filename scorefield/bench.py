@@ -158,7 +158,8 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         run, forward = generator_pass(trainer, part)
         made["generator, parameter gradient"] = Pass(accumulation, run, forward, 3)
     cost, label = (2, "input gradient") if loss.needs_jacobian else (1, "forward")
-    add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
+    if loss.needs_teacher:
+        add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
     if loss.needs_online:
         online, told = trainer.online, batch.online_condition
         scale = config.online_training_guidance_scale

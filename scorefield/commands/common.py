@@ -45,6 +45,21 @@ def build_config(task_class, preset: Path | None, overrides: list[str]) -> Any:
     return config
 
 
+def check_task(task: Any) -> None:
+    """``task.check``, and that the task gives what the loss needs of it.
+
+    Raises UserError before anything heavy starts.
+    """
+    from scorefield.training.evaluations import PAIRED
+
+    task.check()
+    if PAIRED in task.config.build_loss().needs and PAIRED not in task.gives:
+        raise UserError(
+            f"loss.name={task.config.loss['name']} needs pairs of start noise and the teacher's samples, which "
+            f"{task.name} does not draw: use it with text_to_image"
+        )
+
+
 def own_presets(task_class, preset: Path | None) -> list[Path]:
     """Where a task from elsewhere keeps the preset of that name."""
     import inspect

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scorefield import config as configuration
-from scorefield.commands.common import build_config, preset_name, resolve_device
+from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
 from scorefield.errors import UserError
 from scorefield.files import write_text
 from scorefield.plugins import lasting_name, load_task
@@ -44,7 +44,7 @@ def execute(arguments: argparse.Namespace) -> int:
     device = resolve_device(config.training.device)
     folder = RunFolder(arguments.out or default_folder(task_class.name))
     task = task_class(config, folder, device)
-    task.check()
+    check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     if arguments.dry_run:
         if is_main():

@@ -164,10 +164,10 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
 
 def check(task_class: Any, config: Any) -> None:
     """The task's own checks, before a folder is made."""
-    from scorefield.commands.common import resolve_device
+    from scorefield.commands.common import check_task, resolve_device
     from scorefield.runfolder import RunFolder
 
-    task_class(config, RunFolder(Path("not-made")), resolve_device(config.training.device)).check()
+    check_task(task_class(config, RunFolder(Path("not-made")), resolve_device(config.training.device)))
 
 
 def measure_cost(variant: Variant) -> None:

@@ -66,6 +66,10 @@ class Teacher:
         """Images [N, 3, H, W] in [-1, 1] of latents [N, *latent_shape]."""
         return latents.float().clamp(-1, 1)
 
+    def decode_with_graph(self, latents: Tensor) -> Tensor:
+        """``decode`` with gradients to the latents."""
+        return latents.float().clamp(-1, 1)
+
     def encode_images(self, images: Tensor) -> Tensor:
         """Latents [N, *latent_shape] of images [N, 3, H, W] in [-1, 1], differentiable; the inverse of ``decode``."""
         return images.float()

@@ -200,6 +200,9 @@ class PipelineTeacher(Teacher):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] of latents [N, C, h, w] as the denoiser gives them."""
+        return self.decode_with_graph(latents)
+
+    def decode_with_graph(self, latents: Tensor) -> Tensor:
         factor, offset = self._scale()
         side = self.compression() * latents.shape[-1]
         batch = min(64, max(1, PIXELS // side**2))

@@ -222,8 +222,9 @@ class Trainer:
         loss = self._mean(clean_rows(losses, good))
         self._note("loss/generator", loss)
         with torch.no_grad():
-            gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
-            self._note("x0_gap/rms", self._mean(gap))  # the root is taken of its average
+            if self.loss.needs_teacher:
+                gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
+                self._note("x0_gap/rms", self._mean(gap))  # the root is taken of its average
             self._note("sigma/mean", self._mean(sigma))
             self._note("x0/std", x0.std())
             self._note("x0/mean", x0.mean())

@@ -1,6 +1,7 @@
 """Text to image in one step: the parts of the run, its previews, and what is done with the result."""
 
 import copy
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
+from scorefield.generators.paired import Paired
+from scorefield.generators.terms.anchor import need_lpips, perceptual
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
+from scorefield.losses.base import Loss
+from scorefield.losses.regression import Regression
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
 from scorefield.random import Draws
@@ -25,7 +30,9 @@ from scorefield.teachers import shared
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
+from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, stored
 from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.training.evaluations import PAIRED
 
 from . import evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
@@ -41,6 +48,7 @@ class TextToImage(Task):
     name = "text_to_image"
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
+    gives = frozenset({PAIRED})
     config: TextToImageConfig
     watched: tuple[Tensor, dict[str, Tensor]] | None = None
     running: evaluate.Running | None = None  # made by build
@@ -70,6 +78,7 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
+        self._check_pairs(loss)
         start = Path(self.config.generator.init)
         if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
             saved_weights(start)
@@ -98,6 +107,11 @@ class TextToImage(Task):
         file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         players = self.players(self.pipeline.denoiser(), cache)
+        if PAIRED in self.config.build_loss().needs:
+            folder, settings = self.pairs_folder(), self.pair_settings()
+            given = self.pipeline, players.teacher, cache.rows, self.prompts.train, folder
+            pairs = make_pairs(*given, write=is_main(), device=self.device, **settings)
+            players.generator = Paired(players.generator, pairs.z, pairs.x0, lambda rows: cache.rows(pairs.rows[rows]))
         self._prepare_previews()
         self.pipeline.release_text_encoder()
         return players
@@ -142,8 +156,49 @@ class TextToImage(Task):
             if settings.kind == "lora"
         }
 
+    # ------------------------------------------------------------------ pairs, for a loss that needs them
+
+    def _check_pairs(self, loss: Loss) -> None:
+        if PAIRED not in loss.needs:
+            return
+        refuse_stochastic(self.pipeline)
+        if self.config.pairs.path:
+            wanted = describe(self.pipeline, self.prompts.train, **self.pair_settings())
+            stored(self.pairs_folder(), wanted, "cpu")
+        if isinstance(loss, Regression) and loss.distance == "lpips":
+            need_lpips()
+            if loss.trunk != "random" and not Path(loss.trunk).is_file():
+                raise UserError(f'loss.trunk "{loss.trunk}" does not exist')
+
+    def pairs_folder(self) -> Path:
+        """Where they are kept."""
+        return Path(self.config.pairs.path) if self.config.pairs.path else self.folder.path / "cache"
+
+    def pair_settings(self) -> dict[str, Any]:
+        """How they are drawn."""
+        settings, training = self.config.pairs, self.config.training
+        return {
+            "count": settings.count,
+            "steps": settings.steps or evaluate.best_teacher(self.config, self.pipeline)[0],
+            "guidance_scale": training.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
+            "seed": settings.seed,
+        }
+
+    def make_loss(self) -> Loss:
+        """LPIPS is taken of decoded pictures."""
+        loss = super().make_loss()
+        if not (isinstance(loss, Regression) and loss.distance == "lpips"):
+            return loss
+        metric, decode = perceptual(loss.trunk, loss.net, self.device), self.pipeline.decode_with_graph
+        return dataclasses.replace(loss, distance=lambda x0, y: metric(decode(x0), decode(y)))
+
     def plan(self) -> list[str]:
+        pairs = []
+        if PAIRED in self.config.build_loss().needs:
+            drawn = self.pair_settings()
+            pairs = [f"pairs: {drawn['count']} of the teacher in {drawn['steps']} steps, before training"]
         return [
+            *pairs,
             f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
