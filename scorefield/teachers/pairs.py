@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,18 @@ from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
 from scorefield.evaluation.sweep import pipeline_digest
 from scorefield.files import digest, read_json, write_atomically, write_json
+from scorefield.processes import is_main
 from scorefield.random import Draws
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.pipeline import STOCHASTIC, PipelineTeacher
 
 FILE, RECORD = "pairs.safetensors", "pairs.json"
+
+
+def say_on_stderr(text: str) -> None:
+    """Where a run's status goes; one of several processes speaks."""
+    if is_main():
+        print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -88,12 +96,16 @@ def draw(
     wanted: dict[str, Any],
     device: str,
     batch: int = 128,
+    say: Callable[[str], None] = say_on_stderr,
 ) -> Pairs:
-    """Fresh pairs as ``wanted`` (from ``describe``) says, prompts in turn."""
+    """Fresh pairs as ``wanted`` (from ``describe``) says, prompts in turn; ``say`` hears how far it is."""
     places = torch.arange(wanted["count"], device=device)
     z = Draws(wanted["seed"], -4, places).normal("pair-z", *teacher.latent_shape)
-    rows, parts = places % prompts, []
+    rows, parts, told_at = places % prompts, [], time.monotonic()
     for piece in places.split(batch):
+        if time.monotonic() - told_at > 30:
+            told_at = time.monotonic()
+            say(f"{int(piece[0])} of {wanted['count']} pairs")
         told = conditions(rows[piece])
         options = {"steps": wanted["steps"], "guidance_scale": wanted["guidance_scale"], "batch": batch}
         parts.append(teacher.sample(denoiser, told, z[piece], **options).float())
@@ -119,7 +131,7 @@ def make_pairs(
     *,
     write: bool,
     device: str,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = say_on_stderr,
     **settings: Any,
 ) -> Pairs:
     """The pairs of ``folder``, or fresh ones, kept there if ``write``.
@@ -137,7 +149,7 @@ def make_pairs(
     refuse_stochastic(teacher)
     say(f"drawing {wanted['count']} pairs of the teacher in {wanted['steps']} steps")
     start = time.monotonic()
-    pairs = draw(teacher, denoiser, conditions, len(prompts), wanted, device)
+    pairs = draw(teacher, denoiser, conditions, len(prompts), wanted, device, say=say)
     if write:
         keep(pairs, folder, wanted, time.monotonic() - start)
     return pairs

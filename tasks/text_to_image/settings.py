@@ -63,7 +63,7 @@ class PairsConfig:
 
     path: str = ""  # folder that keeps them; empty: the run's own. Pairs that are there already are used
     count: int = 2048
-    steps: int | None = None  # of the teacher; null: as it is measured
+    steps: int | None = None  # of the teacher; null: the best of its sweep.json, else 20
     guidance_scale: float | None = None  # null: training.guidance_scale
     seed: int = 0
 

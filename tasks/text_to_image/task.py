@@ -12,6 +12,7 @@ from torch import Tensor
 from scorefield import noise_laws, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
+from scorefield.evaluation import sweep
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
@@ -179,7 +180,7 @@ class TextToImage(Task):
         settings, training = self.config.pairs, self.config.training
         return {
             "count": settings.count,
-            "steps": settings.steps or evaluate.best_teacher(self.config, self.pipeline)[0],
+            "steps": settings.steps or sweep.best(Path(self.pipeline.path)).get("steps", 20),
             "guidance_scale": training.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
             "seed": settings.seed,
         }

@@ -24,6 +24,7 @@ WORDS = [
     "evaluation.teacher_steps=2",
     "prompts.count=5",
     "pairs.count=6",
+    "pairs.steps=2",
 ]
 
 
@@ -35,11 +36,11 @@ def test_pairs_are_drawn_once_and_used_again(tmp_path, capsys):
     kept = f"pairs.path={tmp_path / 'pairs'}"
     assert main(["run", "text_to_image", "--out", str(tmp_path / "run"), *WORDS, kept]) == 0
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["loss"] == "regression"
-    assert "drawing 6 pairs of the teacher in 2 steps" in capsys.readouterr().out
+    assert "drawing 6 pairs of the teacher in 2 steps" in capsys.readouterr().err
     task = task_of(tmp_path / "other", kept)
     check_task(task)
     players = task.build()
-    assert "drawing" not in capsys.readouterr().out
+    assert "drawing" not in capsys.readouterr().err
     generator = players.generator
     told = torch.arange(6) % len(task.prompts.train)
     stock = task.pipeline.encode([task.prompts.train[n] for n in told])
