@@ -158,11 +158,15 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         run, forward = generator_pass(trainer, part)
         made["generator, parameter gradient"] = Pass(accumulation, run, forward, 3)
     cost, label = (2, "input gradient") if loss.needs_jacobian else (1, "forward")
-    add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
+    if loss.needs_teacher:
+        add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
     if loss.needs_online:
         online, told = trainer.online, batch.online_condition
         scale = config.online_training_guidance_scale
         add("online score, parameter gradient", config.online_updates, online, scale, told, 3)
+        if loss.online_pull:
+            given = trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition
+            add("teacher, forward for the online score", config.online_updates, *given, 1)
         add(f"online score, {label}", 1, online, config.online_guidance_scale, told, cost)
     return made
 

@@ -1,5 +1,6 @@
 """Files are written whole or not at all: to a neighbour first, flushed to disk, then renamed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -63,6 +64,12 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         raise UserError(f"cannot write {path}: {reason(error)}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_the_disk(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import Generator
+from scorefield.losses.base import Loss
 from scorefield.runfolder import RunFolder
 from scorefield.training.settings import RunConfig
 
@@ -33,11 +34,14 @@ class Task:
 
     Args:
         config: resolved, an instance of ``Config``. folder: the run's. device: "cpu", "cuda" or "mps".
+
+    Class attributes beside those of the listing: ``gives``, tensors that its batches bring for losses ("paired_x0").
     """
 
     name: ClassVar[str] = ""
     summary: ClassVar[str] = ""
     Config: ClassVar[type[RunConfig]] = RunConfig
+    gives: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: Any, folder: RunFolder, device: str):
         self.config, self.folder, self.device = config, folder, device
@@ -48,6 +52,10 @@ class Task:
     def build(self) -> Players:
         """Load the teacher, make the generator and the online score."""
         raise NotImplementedError
+
+    def make_loss(self) -> Loss:
+        """The configured loss, with what only the task has (a decoder) put in."""
+        return self.config.build_loss()
 
     def rehearse(self) -> Players:
         """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``."""

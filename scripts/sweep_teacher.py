@@ -1,4 +1,4 @@
-"""Measure a Toybox teacher at many steps and guidance scales and store the result with the weights' hash.
+"""Measure a Toybox teacher at many steps and guidance scales and store the result with the hash of the teacher's files.
 
     python scripts/sweep_teacher.py assets/toybox --prompts 500 --out assets/toybox/sweep.json
 
@@ -8,7 +8,6 @@ settings that it already holds are kept, so a stopped sweep goes on. A run measu
 """
 
 import argparse
-import hashlib
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from scorefield.data import toybox as world
 from scorefield.evaluation import toybox
 from scorefield.evaluation.judge import Judge
+from scorefield.evaluation.sweep import pipeline_digest
 from scorefield.files import read_json, write_json
 from scorefield.random import Draws
 from scorefield.teachers.pixart import PixArt
@@ -39,9 +39,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     device, count = arguments.device, arguments.prompts
-    weights = arguments.asset / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
     head = {
-        "transformer_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "pipeline_sha256": pipeline_digest(arguments.asset / "pipeline"),
         "prompts": count,
         "seed": arguments.seed,
     }

@@ -26,13 +26,38 @@ def build_config(task_class, preset: Path | None, overrides: list[str]) -> Any:
     """Resolved configuration of a task; without ``preset``, its default.yaml where there is one.
 
     Presets lie in configs/TASK/ of this repository, or in configs/ beside the file that the task is written in.
+    Raises UserError, beside ``scorefield.config.load``'s, for a preset or an override of another task.
     """
     from scorefield import resources
 
     places = [resources.preset(task_class.name, str(preset or "default")), *own_presets(task_class, preset)]
     if preset is None or not preset.exists():
         preset = next((place for place in places if place.exists()), preset)
-    return configuration.load(task_class.Config, preset, overrides)
+    config = configuration.load(task_class.Config, preset, overrides)
+    named = any(word.partition("=")[0] == "task" for word in overrides)
+    usual = () if named else (task_class.Config.task,)  # a configuration may be inherited from another task's
+    if config.task not in ("", task_class.name, *usual):
+        raise UserError(
+            f"{'task=' if named else f'{preset} is for task '}{config.task} does not fit the task that was asked for, "
+            f"{task_class.name}: name {config.task} in its place, or leave it out"
+        )
+    config.task = task_class.name
+    return config
+
+
+def check_task(task: Any) -> None:
+    """``task.check``, and that the task gives what the loss needs of it.
+
+    Raises UserError before anything heavy starts.
+    """
+    from scorefield.training.evaluations import PAIRED
+
+    task.check()
+    if PAIRED in task.config.build_loss().needs and PAIRED not in task.gives:
+        raise UserError(
+            f"loss.name={task.config.loss['name']} needs pairs of start noise and the teacher's samples, which "
+            f"{task.name} does not draw: use it with text_to_image"
+        )
 
 
 def own_presets(task_class, preset: Path | None) -> list[Path]:

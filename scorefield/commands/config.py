@@ -19,6 +19,5 @@ def execute(arguments: argparse.Namespace) -> int:
 
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
-    config.task = task_class.name
     print(configuration.to_yaml(config), end="")
     return 0

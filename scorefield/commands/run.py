@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from scorefield import config as configuration
-from scorefield.commands.common import build_config, preset_name, resolve_device
+from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
 from scorefield.errors import UserError
 from scorefield.files import write_text
 from scorefield.plugins import lasting_name, load_task
@@ -41,11 +41,10 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--resume needs --out, the run folder to go on with")
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
-    config.task = task_class.name
     device = resolve_device(config.training.device)
     folder = RunFolder(arguments.out or default_folder(task_class.name))
     task = task_class(config, folder, device)
-    task.check()
+    check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     if arguments.dry_run:
         if is_main():
@@ -124,6 +123,7 @@ def passes_per_iteration(loss, training) -> float:
     online = (1 if training.online_guidance_scale == 1 else 2) * (2 if loss.needs_jacobian else 1)
     online = online if loss.needs_online else 0
     trained = 3 if training.online_training_guidance_scale == 1 else 6
+    trained += evaluations.branches_at(training.guidance_scale) if loss.online_pull else 0
     updates = training.online_updates * (trained if shared else trained + 1) if loss.needs_online else 0
     return 3 + updates + teacher + online
 

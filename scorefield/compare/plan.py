@@ -10,7 +10,8 @@ from scorefield.compare.spec import Spec
 from scorefield.errors import UserError, suggest
 
 # What must be alike for figures to be comparable; a section's name stands for all its keys.
-SAME = ("task", "teacher.path", "teacher.max_tokens", "prompts", "evaluation", "training.seed", "training.device")
+SAME = ("task", "teacher", "prompt", "prompts", "evaluation", "training.seed", "training.device")
+FREE = ("teacher.dtype",)  # how a teacher is kept in memory
 START = re.compile(r"=run:(\S+)")  # key=run:NAME: the run folder of variant NAME with the same seed
 
 
@@ -164,10 +165,10 @@ def make_plan(spec: Spec, device: str | None = None) -> Plan:
 
 def check(task_class: Any, config: Any) -> None:
     """The task's own checks, before a folder is made."""
-    from scorefield.commands.common import resolve_device
+    from scorefield.commands.common import check_task, resolve_device
     from scorefield.runfolder import RunFolder
 
-    task_class(config, RunFolder(Path("not-made")), resolve_device(config.training.device)).check()
+    check_task(task_class(config, RunFolder(Path("not-made")), resolve_device(config.training.device)))
 
 
 def measure_cost(variant: Variant) -> None:
@@ -183,9 +184,7 @@ def resolve(spec: Spec, words: list[str]) -> Any:
     from scorefield.plugins import load_task
 
     task_class = load_task(spec.task)
-    config = build_config(task_class, Path(spec.config) if spec.config else None, words)
-    config.task = task_class.name
-    return config
+    return build_config(task_class, Path(spec.config) if spec.config else None, words)
 
 
 def layered(common: list[str], own: list[str], free: list[str]) -> list[str]:
@@ -241,12 +240,12 @@ def refuse_unlike(variants: list[Variant]) -> None:
     for variant in variants[1:]:
         new = dotted(variant.config)
         for key in sorted(set(old) | set(new)):
-            if key.startswith(tuple(f"{s}." for s in SAME)) or key in SAME:
-                a, b = old.get(key), new.get(key)
+            if key not in FREE and (key.startswith(tuple(f"{s}." for s in SAME)) or key in SAME):
+                a, b = (repr(values[key]) if key in values else "left out" for values in (old, new))
                 if a != b:
                     raise UserError(
                         f'variants "{first.name}" and "{variant.name}" cannot be compared: '
-                        f"{key} is {a!r} in one and {b!r} in the other"
+                        f"{key} is {a} in one and {b} in the other"
                     )
 
 
@@ -261,7 +260,7 @@ def dotted(config: Any) -> dict[str, Any]:
             if isinstance(value, dict):
                 walk(value, f"{prefix}{key}.")
             else:
-                found[prefix + key] = value
+                found[f"{prefix}{key}"] = value
 
     walk(asdict(config), "")
     return found

@@ -4,7 +4,6 @@ A Fréchet distance means nothing without its network, so each says what a dista
 downloaded unless a name begins with "hub:".
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from scorefield import resources
 from scorefield.errors import UserError, suggest
 from scorefield.evaluation.judge import Judge
+from scorefield.files import digest
 from scorefield.images import to_float
 
 INCEPTION_SHA256 = "6726825d"  # what torch-fidelity's conversion of the 2015-12-05 graph begins with
@@ -107,12 +107,6 @@ def safe_state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no plain table of tensors")
     return state
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def judge_folder(name: str) -> Path | None:

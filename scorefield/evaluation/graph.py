@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield.errors import UserError
-from scorefield.evaluation.features import FeatureNetwork, digest
+from scorefield.evaluation.features import FeatureNetwork
+from scorefield.files import digest
 
 SIDE = 96
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")

@@ -11,7 +11,7 @@ A loss of your own: a frozen dataclass that derives from ``Loss``, under ``@LOSS
 folder or in a package of your own that names it as an entry point; CONTRIBUTING.md shows both.
 """
 
-from scorefield.losses import csd, diff_instruct, dmd, ism, nfsd, sdi, sds, sid, sim, vsd
+from scorefield.losses import csd, diff_instruct, dmd, ism, moment_matching, nfsd, regression, sdi, sds, sid, sim, vsd
 from scorefield.losses.base import LOSSES, Loss, build
 from scorefield.losses.distances import DISTANCES, Distance
 
@@ -25,7 +25,9 @@ __all__ = [
     "diff_instruct",
     "dmd",
     "ism",
+    "moment_matching",
     "nfsd",
+    "regression",
     "sdi",
     "sds",
     "sid",

@@ -52,8 +52,12 @@ class Loss:
     Class attributes:
         needs: names of further tensors that ``__call__`` takes. The trainer knows "eps"; the denoised "teacher_cond"
             (without guidance), "teacher_uncond" and "teacher_negative"; "inversion_eps", the teacher's eps at the last
-            point before an inverted x_t; and "progress" [batch], 0 at the first iteration and 1 at the last.
+            point before an inverted x_t; "paired_x0", what the teacher's sampler makes of the start noise of x0, where
+            the task draws such pairs (``Task.gives``); and "progress" [batch], 0 at the first iteration and 1 at the
+            last.
         needs_online: False for a loss without an online score; ``online_x0`` may then be left out.
+        needs_teacher: False for a loss that asks no score; ``teacher_x0`` is then zero.
+        one_step: True for a loss that generators of several steps cannot be trained with.
 
     Attributes:
         weighting: per-sample weight, see ``scorefield.losses.weighting``; "none" leaves the bare gradient.
@@ -63,6 +67,8 @@ class Loss:
 
     needs: ClassVar[tuple[str, ...]] = ()
     needs_online: ClassVar[bool] = True
+    needs_teacher: ClassVar[bool] = True
+    one_step: ClassVar[bool] = False
 
     weighting: str = "none"
     sigma_data: float = 0.5
@@ -82,6 +88,11 @@ class Loss:
     def inversion(self) -> Inversion | None:
         """How x_t is found where it is not x0 + sigma * eps with random eps."""
         return None
+
+    @property
+    def online_pull(self) -> float:
+        """Weight of |D_psi - D_q|^2 beside the online score's denoising error; 0: the teacher is not asked there."""
+        return 0.0
 
     def __call__(
         self,

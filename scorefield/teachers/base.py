@@ -50,6 +50,10 @@ class Teacher:
         """
         raise NotImplementedError
 
+    def layers(self) -> list[str]:
+        """Names of the layers of ``denoiser`` that LoRA can adapt, known without its weights; [] where they are not."""
+        return []
+
     def encode(self, prompts: Sequence[str]) -> Condition:
         """The condition of some prompts: ``text`` [N, L, C] float32 and ``text_mask`` [N, L], 1 = valid."""
         raise NotImplementedError
@@ -60,6 +64,10 @@ class Teacher:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] of latents [N, *latent_shape]."""
+        return latents.float().clamp(-1, 1)
+
+    def decode_with_graph(self, latents: Tensor) -> Tensor:
+        """``decode`` with gradients to the latents."""
         return latents.float().clamp(-1, 1)
 
     def encode_images(self, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield import resources
 from scorefield.denoiser import Condition, Denoiser
@@ -126,6 +126,11 @@ class PipelineTeacher(Teacher):
         network = network if self.dtype == torch.float32 else network.to(self.dtype)
         return self.wrap(network, self.random_condition(1)).to(self.device).eval()
 
+    def layers(self) -> list[str]:
+        with torch.device("meta"):
+            network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
+        return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+
     def random_condition(self, count: int) -> Condition:
         """A condition of ``count`` made-up prompts, of the size that real ones have at most."""
         settings = self.settings(self.network_part)
@@ -195,6 +200,9 @@ class PipelineTeacher(Teacher):
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images [N, 3, H, W] in [-1, 1] of latents [N, C, h, w] as the denoiser gives them."""
+        return self.decode_with_graph(latents)
+
+    def decode_with_graph(self, latents: Tensor) -> Tensor:
         factor, offset = self._scale()
         side = self.compression() * latents.shape[-1]
         batch = min(64, max(1, PIXELS // side**2))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition, Denoiser
-from scorefield.errors import UserError
+from scorefield.errors import UserError, check_number, suggest
+from scorefield.teachers.base import Teacher
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")  # the attention of every family
 
@@ -25,6 +26,9 @@ class Adapter:
 
     rank: int = 16
     targets: tuple[str, ...] = TARGETS
+
+    def __post_init__(self) -> None:
+        check_number("lora_rank", self.rank, 1)
 
 
 class AdapterView(Denoiser):
@@ -98,6 +102,28 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
         if "lora_" in name:
             parameter.data = parameter.data.float()
     return AdapterView(base, ""), {role: AdapterView(base, role) for role in adapters}
+
+
+def check_targets(teacher: Teacher, adapters: Mapping[str, Adapter]) -> None:
+    """Raise UserError for a target that no layer of ``teacher`` is called, before weights are loaded or a run begins.
+
+    A teacher that does not tell its layers is asked by ``share``.
+    """
+    if not adapters or not (layers := teacher.layers()):
+        return
+    for role, adapter in adapters.items():
+        for target in adapter.targets:
+            if not any(f".{name}".endswith(f".{target}") for name in layers):
+                known = {ending(name) for name in layers}
+                raise UserError(
+                    f'{role}.lora_targets: no layer of the teacher is called "{target}": {suggest(target, known)}'
+                )
+
+
+def ending(name: str) -> str:
+    """The part of a layer's name that its like share: to_q, to_out.0."""
+    words = name.split(".")
+    return ".".join(words[-2:] if words[-1].isdigit() else words[-1:])
 
 
 @torch.no_grad()

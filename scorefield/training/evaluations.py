@@ -14,7 +14,8 @@ from scorefield.noise_laws import process_of
 from scorefield.random import Draws
 
 BRANCHES = {"teacher_cond", "teacher_uncond"}
-KNOWN = {*BRANCHES, "teacher_negative", "inversion_eps", "eps", "progress"}
+PAIRED = "paired_x0"  # of the batch
+KNOWN = {PAIRED, *BRANCHES, "teacher_negative", "inversion_eps", "eps", "progress"}
 
 
 class Evaluations:
@@ -47,6 +48,12 @@ class Evaluations:
             extra = {"inversion_eps": last} if "inversion_eps" in needs else {}
         if "eps" in needs:
             extra["eps"] = eps
+        if PAIRED in needs:
+            if PAIRED not in batch.latents:
+                raise UserError(
+                    "the loss needs pairs of start noise and the teacher's samples, and this task draws none"
+                )
+            extra[PAIRED] = batch.latents[PAIRED]
         if "progress" in needs:
             extra["progress"] = torch.full_like(sigma, min(1.0, iteration / max(1, self.iterations - 1)))
         return x_t, extra
@@ -54,6 +61,8 @@ class Evaluations:
     def ask(self, x_t: Tensor, sigma: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The guided estimate at x_t and the further ones that the loss needs, float32; no pass is made twice."""
         needs, extra, teacher = self.loss.needs, {}, self.teacher
+        if not self.loss.needs_teacher:
+            return torch.zeros_like(x_t), {}
         if BRANCHES & set(needs):
             cond, uncond = teacher.denoiser.branches(x_t, sigma, batch.teacher_condition, teacher.split)
             guided = teacher.mix(cond, uncond)
@@ -70,6 +79,8 @@ class Evaluations:
 
 def passes(loss: Loss, guidance_scale: float) -> int:
     """Forward passes of the teacher that one sample takes in a generator update, without graphs."""
+    if not loss.needs_teacher:
+        return 0
     count = 2 if BRANCHES & set(loss.needs) else branches_at(guidance_scale)
     count += "teacher_negative" in loss.needs
     if (way := loss.inversion) is not None:

@@ -171,6 +171,14 @@ class Trainer:
             terms = self.generator.regularize_online(clean, sample.batch)
         good = finite_rows(online_x0) & whole
         error = (clean_rows(online_x0, good) - x0).square().flatten(1).mean(1) * good
+        if self.loss.online_pull:
+            if x0 is not clean:
+                raise UserError("this loss holds the online score to the teacher: it must not see augmented pictures")
+            with torch.no_grad(), self._autocast():
+                teacher_x0 = self.teacher(x_t, sigma, sample.batch.teacher_condition).float()
+            good = good & finite_rows(teacher_x0)
+            gap = (clean_rows(online_x0, good) - clean_rows(teacher_x0, good)).square().flatten(1).mean(1)
+            error = error * good + self.loss.online_pull * gap
         loss = self._mean(self.weighting(sigma) * error)
         self._note("loss/online", loss)
         for name, term in terms.items():
@@ -214,8 +222,9 @@ class Trainer:
         loss = self._mean(clean_rows(losses, good))
         self._note("loss/generator", loss)
         with torch.no_grad():
-            gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
-            self._note("x0_gap/rms", self._mean(gap))  # the root is taken of its average
+            if self.loss.needs_teacher:
+                gap = (teacher_x0 - online_x0).square().flatten(1).mean(1)
+                self._note("x0_gap/rms", self._mean(gap))  # the root is taken of its average
             self._note("sigma/mean", self._mean(sigma))
             self._note("x0/std", x0.std())
             self._note("x0/mean", x0.mean())

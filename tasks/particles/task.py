@@ -18,6 +18,7 @@ from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
+from scorefield.teachers.shared import Adapter, check_targets
 
 from . import evaluate
 from .settings import ParticlesTaskConfig
@@ -48,6 +49,10 @@ class ParticlesTask(Task):
         if "teacher_negative" in loss.needs and not self.config.negative_prompt.strip():
             raise UserError(f'loss {self.config.loss["name"]} needs a negative prompt: give negative_prompt="…"')
         self.pipeline = self.open_pipeline()
+        settings = self.config.online
+        if settings.kind == "lora":
+            adapter = Adapter(settings.lora_rank, tuple(settings.lora_targets))
+            check_targets(self.pipeline, {"online": adapter})
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)

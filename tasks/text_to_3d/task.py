@@ -20,6 +20,7 @@ from scorefield.teachers import online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
+from scorefield.teachers.shared import Adapter, check_targets
 from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
@@ -51,6 +52,10 @@ class TextTo3D(Task):
         if not self.config.teacher.path:
             raise UserError("no teacher: give teacher.path, a pipeline folder in diffusers format or a hub id")
         self.pipeline = self.open_pipeline()
+        settings = self.config.online
+        if settings.kind == "lora":
+            adapter = Adapter(settings.lora_rank, tuple(settings.lora_targets))
+            check_targets(self.pipeline, {"online": adapter})
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)

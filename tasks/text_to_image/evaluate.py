@@ -1,6 +1,5 @@
 """Measure and show: real pictures, the many-step teacher and the one-step student on held-out prompts."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,10 @@ from torch import Tensor
 from scorefield import resources
 from scorefield.data import toybox as world
 from scorefield.denoiser import Condition
-from scorefield.evaluation import toybox
+from scorefield.evaluation import sweep, toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.metrics import diversity as feature_diversity
-from scorefield.files import read_json, write_json
+from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
@@ -114,18 +113,9 @@ def grid_accuracy(config: TextToImageConfig, images: Tensor, prompts: list[str])
 def best_teacher(config: TextToImageConfig, pipeline: Teacher) -> tuple[int, float]:
     """Steps and guidance scale that the teacher is measured at: configured, else the best that its sweep found.
 
-    ``sweep.json`` (scripts/sweep_teacher.py) lies in the pipeline's folder or beside it and counts only for the very
-    weights that it was made with.
+    See ``scorefield.evaluation.sweep``.
     """
-    settings, found = config.evaluation, {}
-    folder = Path(pipeline.path)
-    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    for place in (folder / "sweep.json", folder.parent / "sweep.json"):
-        if place.is_file() and weights.is_file():
-            sweep = read_json(place)
-            if sweep.get("transformer_sha256") == hashlib.sha256(weights.read_bytes()).hexdigest():
-                found = sweep["best"]
-                break
+    settings, found = config.evaluation, sweep.best(Path(pipeline.path))
     steps = settings.teacher_steps or found.get("steps", 20)
     guidance = settings.teacher_guidance
     return steps, found.get("guidance", config.training.guidance_scale) if guidance is None else guidance

@@ -58,6 +58,22 @@ class PromptsConfig:
 
 
 @dataclass
+class PairsConfig:
+    """Start noise with what the teacher's sampler makes of it, for losses that need such pairs (``regression``)."""
+
+    path: str = ""  # folder that keeps them; empty: the run's own. Pairs that are there already are used
+    count: int = 2048
+    steps: int | None = None  # of the teacher; null: the best of its sweep.json, else 20
+    guidance_scale: float | None = None  # null: training.guidance_scale
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_number("pairs.count", self.count, 1)
+        if self.steps is not None:
+            check_number("pairs.steps", self.steps, 1)
+
+
+@dataclass
 class EvaluationConfig:
     """How the result is measured and shown."""
 
@@ -80,6 +96,7 @@ class TextToImageConfig(RunConfig):
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Text to image in one step: the parts of the run, its previews, and what is done with the result."""
 
 import copy
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,16 @@ from torch import Tensor
 from scorefield import noise_laws, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
+from scorefield.evaluation import sweep
 from scorefield.generators.base import GENERATORS, Generator
+from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
+from scorefield.generators.paired import Paired
+from scorefield.generators.terms.anchor import need_lpips, perceptual
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
+from scorefield.losses.base import Loss
+from scorefield.losses.regression import Regression
 from scorefield.monitors import Probe
 from scorefield.processes import is_main
 from scorefield.random import Draws
@@ -24,7 +31,9 @@ from scorefield.teachers import shared
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
+from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, stored
 from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.training.evaluations import PAIRED
 
 from . import evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
@@ -40,14 +49,20 @@ class TextToImage(Task):
     name = "text_to_image"
     summary = "one-step text-to-image from a many-step diffusion teacher, prompts only"
     Config = TextToImageConfig
+    gives = frozenset({PAIRED})
     config: TextToImageConfig
     watched: tuple[Tensor, dict[str, Tensor]] | None = None
     running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
-        self.config.build_loss()
+        loss = self.config.build_loss()
         self.pipeline = self.open_pipeline()
         named = self.config.generator
+        if loss.one_step and issubclass(GENERATORS.get(named.name), FewStepGenerator):
+            raise UserError(
+                f"loss.name={self.config.loss['name']} trains students of several steps on noised data only, and there "
+                f"is none here: use generator.name=one_step in place of {named.name}"
+            )
         low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
         if not low <= named.init_sigma <= high:
             raise UserError(
@@ -57,12 +72,14 @@ class TextToImage(Task):
         if steps and most and steps > most:
             raise UserError(f"evaluation.teacher_steps {steps} is more than the teacher's {most} timesteps")
         check_options("generator", named.name, GENERATORS.get(named.name), named.options, given=4)
+        shared.check_targets(self.pipeline, self.adapters())
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
+        self._check_pairs(loss)
         start = Path(self.config.generator.init)
         if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
             saved_weights(start)
@@ -91,6 +108,11 @@ class TextToImage(Task):
         file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         players = self.players(self.pipeline.denoiser(), cache)
+        if PAIRED in self.config.build_loss().needs:
+            folder, settings = self.pairs_folder(), self.pair_settings()
+            given = self.pipeline, players.teacher, cache.rows, self.prompts.train, folder
+            pairs = make_pairs(*given, write=is_main(), device=self.device, **settings)
+            players.generator = Paired(players.generator, pairs.z, pairs.x0, lambda rows: cache.rows(pairs.rows[rows]))
         self._prepare_previews()
         self.pipeline.release_text_encoder()
         return players
@@ -135,8 +157,49 @@ class TextToImage(Task):
             if settings.kind == "lora"
         }
 
+    # ------------------------------------------------------------------ pairs, for a loss that needs them
+
+    def _check_pairs(self, loss: Loss) -> None:
+        if PAIRED not in loss.needs:
+            return
+        refuse_stochastic(self.pipeline)
+        if self.config.pairs.path:
+            wanted = describe(self.pipeline, self.prompts.train, **self.pair_settings())
+            stored(self.pairs_folder(), wanted, "cpu")
+        if isinstance(loss, Regression) and loss.distance == "lpips":
+            need_lpips()
+            if loss.trunk != "random" and not Path(loss.trunk).is_file():
+                raise UserError(f'loss.trunk "{loss.trunk}" does not exist')
+
+    def pairs_folder(self) -> Path:
+        """Where they are kept."""
+        return Path(self.config.pairs.path) if self.config.pairs.path else self.folder.path / "cache"
+
+    def pair_settings(self) -> dict[str, Any]:
+        """How they are drawn."""
+        settings, training = self.config.pairs, self.config.training
+        return {
+            "count": settings.count,
+            "steps": settings.steps or sweep.best(Path(self.pipeline.path)).get("steps", 20),
+            "guidance_scale": training.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
+            "seed": settings.seed,
+        }
+
+    def make_loss(self) -> Loss:
+        """LPIPS is taken of decoded pictures."""
+        loss = super().make_loss()
+        if not (isinstance(loss, Regression) and loss.distance == "lpips"):
+            return loss
+        metric, decode = perceptual(loss.trunk, loss.net, self.device), self.pipeline.decode_with_graph
+        return dataclasses.replace(loss, distance=lambda x0, y: metric(decode(x0), decode(y)))
+
     def plan(self) -> list[str]:
+        pairs = []
+        if PAIRED in self.config.build_loss().needs:
+            drawn = self.pair_settings()
+            pairs = [f"pairs: {drawn['count']} of the teacher in {drawn['steps']} steps, before training"]
         return [
+            *pairs,
             f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "

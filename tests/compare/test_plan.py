@@ -115,6 +115,7 @@ def test_mistakes_in_a_file_get_one_clear_line(text, expected, tmp_path, capsys)
         ("evaluation.samples=100", "evaluation.samples", ["500", "100"]),
         ("prompts.count=64", "prompts.count", ["4096", "64"]),
         ("teacher.max_tokens=32", "teacher.max_tokens", ["64", "32"]),
+        ("teacher.options.negative_prompt=dark", "teacher.options.negative_prompt", ["left out", "'dark'"]),
         ("training.device=auto", "training.device", ["'cpu'", "'auto'"]),
         ("evaluation.judge=none", "evaluation.judge", ["'toybox'", "'none'"]),
         ("training.seed=4", "training.seed", ["4", "[0]"]),
@@ -125,6 +126,23 @@ def test_variants_that_cannot_be_compared_are_refused_with_key_and_values(overri
     with pytest.raises(UserError) as caught:
         plan("a: loss.c=1", f"b: {override}")
     assert all(part in str(caught.value) for part in (key, '"b"', *values)), caught.value
+
+
+@pytest.mark.parametrize("task", ["particles", "text_to_3d"])
+def test_another_prompt_of_a_task_of_one_prompt_is_refused(task):
+    if task == "text_to_3d":
+        pytest.importorskip("nerfacc")
+    words = [*CPU, "evaluation.judge=none"]
+    with pytest.raises(UserError, match="prompt is 'a red chair' in one and 'a blue car' in the other"):
+        plan("a: prompt='a red chair'", "b: prompt='a blue car'", common=words, task=task)
+    assert (
+        len(plan("a: loss.name=sim", "b: loss.name=sds", common=[*words, "prompt=a red chair"], task=task).variants)
+        == 2
+    )
+
+
+def test_a_teacher_kept_in_other_numbers_is_the_same_teacher():
+    assert plan("a: teacher.dtype=bfloat16", "b: loss.c=1")
 
 
 def test_other_prompts_are_refused(tmp_path):

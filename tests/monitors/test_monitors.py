@@ -114,6 +114,24 @@ def test_figures_mean_what_they_say():
     assert seen[0]["monitor/diversity"] == 1
 
 
+def grounds(pale: list[int]) -> torch.Tensor:
+    """Pictures like ``smooth(1)`` on dark grounds, those numbered in ``pale`` on pale ones."""
+    x = smooth(1, 0.1).flatten(0, 1) - 0.4
+    x[pale] += 0.8
+    return x.unflatten(0, (PROMPTS, SAMPLES))
+
+
+def test_other_backgrounds_are_no_drift_and_a_shift_of_all_is():
+    start, other = grounds([0, 1, 2, 3]), grounds([4, 5, 6, 7, 8, 9, 10, 11])
+    assert (other - start).mean() > 0.5 * start.std()  # the mean of all has moved beyond the line
+    assert "brightness" not in tripped(probe(start), probe(other))
+    for shift in (0.3, -0.3):
+        assert "brightness" in tripped(probe(start), probe(start + shift))
+        one_channel = torch.tensor([0.0, shift, 0.0]).view(3, 1, 1)
+        assert "brightness" in tripped(probe(start), probe(start + one_channel))
+    assert "brightness" in tripped(probe(start), probe(start * float("nan")))
+
+
 def test_patience_grace_lines_and_episodes():
     good, bad = probe(smooth(1)), probe(smooth(1) + 0.9)
     assert not tripped(good, bad, good, bad, patience=2)

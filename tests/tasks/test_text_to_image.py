@@ -335,35 +335,38 @@ def test_a_task_folder_outside_the_repository_runs(tmp_path, capsys):
 
 
 def test_the_teacher_is_measured_at_the_best_setting_of_its_own_sweep(tmp_path):
-    import hashlib
     from types import SimpleNamespace
 
+    from scorefield.evaluation.sweep import pipeline_digest
     from tasks.text_to_image.evaluate import best_teacher
     from tasks.text_to_image.settings import TextToImageConfig
 
-    config, pipeline = TextToImageConfig(), SimpleNamespace(path=str(tmp_path / "pipeline"))
-    weights = tmp_path / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights.parent.mkdir(parents=True)
-    weights.write_bytes(b"weights")
+    folder = tmp_path / "pipeline"
+    config, pipeline = TextToImageConfig(), SimpleNamespace(path=str(folder))
+    files = [folder / part / "weights.safetensors" for part in ("transformer", "text_encoder", "vae")]
+    files.append(folder / "scheduler" / "scheduler_config.json")
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"as measured")
     assert best_teacher(config, pipeline) == (20, config.training.guidance_scale)
-    sweep = {
-        "transformer_sha256": hashlib.sha256(b"weights").hexdigest(),
-        "best": {"steps": 64, "guidance": 3.0},
-    }
+    sweep = {"pipeline_sha256": pipeline_digest(folder), "best": {"steps": 64, "guidance": 3.0}}
     (tmp_path / "sweep.json").write_text(json.dumps(sweep))
     assert best_teacher(config, pipeline) == (64, 3.0)
     config.evaluation.teacher_guidance = 1.0
     assert best_teacher(config, pipeline) == (64, 1.0)
-    weights.write_bytes(b"other weights")
-    assert best_teacher(config, pipeline) == (20, 1.0)
+    for file in files:  # a sweep of other weights, another text encoder, another decoder counts for nothing
+        file.write_bytes(b"another one")
+        assert best_teacher(config, pipeline) == (20, 1.0), file
+        file.write_bytes(b"as measured")
+    assert best_teacher(config, pipeline) == (64, 1.0)
 
 
 def test_the_committed_sweep_is_of_the_committed_teacher():
-    import hashlib
     import runpy
     from types import SimpleNamespace
 
     from scorefield.commands.common import build_config
+    from scorefield.evaluation.sweep import pipeline_digest
     from scorefield.resources import asset
     from tasks.text_to_image import TextToImage
     from tasks.text_to_image.evaluate import best_teacher
@@ -371,8 +374,7 @@ def test_the_committed_sweep_is_of_the_committed_teacher():
     best_of = runpy.run_path(str(ROOT / "scripts" / "sweep_teacher.py"))["best_of"]
 
     sweep = json.loads((asset("toybox") / "sweep.json").read_text())
-    weights = asset("toybox") / "pipeline" / "transformer" / "diffusion_pytorch_model.safetensors"
-    assert sweep["transformer_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert sweep["pipeline_sha256"] == pipeline_digest(asset("toybox") / "pipeline")
     settings = [(row["steps"], row["guidance"]) for row in sweep["settings"]]
     assert settings == [(steps, scale) for steps in (8, 16, 32, 64) for scale in (1.0, 2.0, 3.0, 4.5)]
     assert sweep["best"] == best_of(sweep["settings"])

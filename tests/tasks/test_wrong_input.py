@@ -18,6 +18,7 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1xxxx")
     (tmp_path / "open.yaml").write_text("training: [1, 2\n")
     (tmp_path / "section.yaml").write_text("training: 5\n")
+    (tmp_path / "other.yaml").write_text("task: particles\n")
     (tmp_path / "typo.yaml").write_text("training:\n  bacth: 4\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("x")
@@ -49,6 +50,9 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "--config", "open.yaml"], "open.yaml is not valid YAML"),
         ([*RUN, "--config", "section.yaml"], '"training" is a section'),
         ([*RUN, "--config", "typo.yaml"], 'did you mean "training.batch"'),
+        ([*RUN, "--config", "other.yaml"], "other.yaml is for task particles"),
+        ([*RUN, "task=particles"], "does not fit the task that was asked for, text_to_image"),
+        (["config", "text_to_image", "task=particles"], "does not fit the task that was asked for, text_to_image"),
         ([*RUN, "--out", "file"], "cannot make the folder file"),
         ([*RUN, "--resume"], "--resume needs --out"),
         ([*RUN, "noequals"], "write key=value"),
@@ -79,7 +83,17 @@ def elsewhere(tmp_path, monkeypatch):
         ([*RUN, "evaluation.teacher_steps=5000"], "more than the teacher's 1000"),
         ([*RUN, "teacher.max_tokens=0"], "max_tokens must be at least 1"),
         ([*RUN, "teacher.path=pipe"], "model_index.json is not whole JSON"),
+        ([*RUN, "loss.name=moment_matching", "generator.name=few_step"], "on noised data only"),
+        ([*RUN, "loss.name=moment_matching", "loss.pull=-1"], "pull must be at least 0"),
         ([*RUN, "online.kind=lora", "online.lora_rank=0"], "lora_rank must be at least 1"),
+        ([*RUN, "generator.kind=lora", "generator.lora_rank=0"], "lora_rank must be at least 1"),
+        ([*RUN, "online.kind=lora", "online.lora_targets=[to_q,to_w]"], 'called "to_w": did you mean "to_v"'),
+        ([*RUN, "generator.kind=lora", "generator.lora_targets=[to_out]"], 'called "to_out": did you mean "to_out.0"'),
+        (["run", "particles", "online.kind=lora", "online.lora_targets=[key]"], 'is called "key": Known: '),
+        (
+            ["run", "text_to_3d", "prompt=a red chair", "online.lora_targets=[to_kk]"],
+            'is called "to_kk": did you mean "to_k"',
+        ),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )

@@ -57,7 +57,7 @@ def make(loss="sim", teacher=None, generator=None, **settings):
     return Trainer(config, teacher, LinearScore(), generator or LinearGenerator(), losses.build(loss))
 
 
-@pytest.mark.parametrize("loss", ["sim", "sid", "diff_instruct", "dmd", "vsd"])
+@pytest.mark.parametrize("loss", ["sim", "sid", "diff_instruct", "dmd", "vsd", "moment_matching"])
 def test_every_loss_recovers_the_teacher(loss):
     trainer = make(loss)
     for k in range(300):

@@ -47,28 +47,34 @@ def build_distance(settings: AnchorConfig, device: str) -> Distance:
             raise UserError(f'terms.anchor.judge "{settings.judge}" is neither a folder nor an asset with a judge')
         judge = Judge.load(folder, device)
         return lambda a, b: squared(judge.features(a), judge.features(b))
-    return perceptual(settings, device)
+    return perceptual(settings.trunk, settings.net, device)
 
 
-def perceptual(settings: AnchorConfig, device: str) -> Distance:
-    """LPIPS (Zhang et al. 2018) with its published linear layers over a trunk from a local file."""
+def need_lpips():
+    """The package; UserError, naming the extra, where it is not installed."""
     try:
         import lpips
     except ImportError as error:
         raise UserError('LPIPS needs the package lpips: pip install "scorefield[eval]"') from error
+    return lpips
+
+
+def perceptual(trunk: str, net: str, device: str) -> Distance:
+    """LPIPS (Zhang et al. 2018) with its published linear layers over a trunk from a local file ("random": none)."""
+    lpips = need_lpips()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # a random trunk is the same in every run
-        network = lpips.LPIPS(net=settings.net, pnet_rand=True, verbose=False)
-    if settings.trunk != "random":
-        state = safe_state(Path(settings.trunk))
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+    if trunk != "random":
+        state = safe_state(Path(trunk))
         # lpips cuts torchvision's features into slices and keeps their numbers: slice2.3 is features.3
         names = {key: f"features.{key.partition('.')[2]}" for key in network.net.state_dict()}
         if missing := sorted(set(names.values()) - set(state)):
-            raise UserError(f"{settings.trunk} holds no torchvision {settings.net} weights: {missing[0]} is missing")
+            raise UserError(f"{trunk} holds no torchvision {net} weights: {missing[0]} is missing")
         try:
             network.net.load_state_dict({key: state[name] for key, name in names.items()})
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
-            raise UserError(f"{settings.trunk} does not fit lpips's {settings.net}: {reason}") from error
+            raise UserError(f"{trunk} does not fit lpips's {net}: {reason}") from error
     network = network.to(device).eval().requires_grad_(False)
     return lambda a, b: network(a, b).flatten()
