@@ -91,8 +91,15 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
         last.append("" if value is None else f"{value:.2f}{THIN}×" if value >= 0.1 else f"{value:.3f}{THIN}×")
     if any(last):
         rows.append([f"{right} / {left}", *last])
-    names = NAMES | {"frechet": distance_name(data)}
+    titles = {key: str(told.get("title", key)) for key, told in scores_of(data).items()}
+    names = NAMES | {"frechet": distance_name(data)} | titles
     return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+
+
+def scores_of(data: RunData) -> dict[str, dict[str, Any]]:
+    """What the summary says of scores by pretrained models: {key: {"title", "model", …}}."""
+    found = data.summary.get("scores")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
 def distance_name(data: RunData) -> str:
@@ -260,6 +267,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
     found += [(name, form(value)) for name, value, form in numeric if value is not None]
     if isinstance(s.get("feature_network"), str):
         found.append(("features by", s["feature_network"]))
+    found += [(f"{told.get('title', key)} by", str(told.get("model", ""))) for key, told in scores_of(data).items()]
     return found
 
 

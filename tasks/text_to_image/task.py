@@ -63,6 +63,7 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
+        self.config.evaluation.check_scores()
         start = Path(self.config.generator.init)
         if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
             saved_weights(start)
