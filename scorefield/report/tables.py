@@ -92,6 +92,7 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     if any(last):
         rows.append([f"{right} / {left}", *last])
     titles = {key: str(told.get("title", key)) for key, told in scores_of(data).items()}
+    titles |= {f"{key}_probability": f"{title}'s probability" for key, title in titles.items()}
     names = NAMES | {"frechet": distance_name(data)} | titles
     return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
 
