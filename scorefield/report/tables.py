@@ -20,7 +20,7 @@ NAMES = {
     "diversity": "diversity",
     "seconds_per_image": "seconds per image",
 }
-SHARES = ("prompt_accuracy", "precision", "recall", "coverage")
+SHARES = ("prompt_accuracy", "precision", "recall", "coverage", "clip_r_precision")
 THIN = "\u202f"  # narrow space that no line breaks at, between a number and its sign
 RATIOS = ("prompt_accuracy", "frechet", "kid", "precision", "recall", "diversity", "seconds_per_image")
 

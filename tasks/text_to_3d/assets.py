@@ -110,7 +110,8 @@ def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> dict[str, 
     measured(task, generator, records, views)
     scores = AssetScores(task)
     scores.add(records, circle(task, views, task.config.evaluation.score_size))
-    figures = [(key, told["title"], "number") for key, told in scores.facts.items()]
+    shares = ("clip_r_precision",)
+    figures = [(k, told["title"], "share" if k in shares else "number") for k, told in scores.facts.items()]
     return {"assets": shown(task, records, figures), "scores": scores.facts}
 
 

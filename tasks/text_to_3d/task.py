@@ -25,7 +25,7 @@ from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
 from . import assets, look, paint, scores
-from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
+from .prompts import PromptViews, directional, read_prompt, warn_of_unread, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
 
@@ -71,6 +71,7 @@ class TextTo3D(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        warn_of_unread(self.prompt, self.pipeline)
         torch.manual_seed(self.config.training.seed)
         teacher: Denoiser = self.pipeline.denoiser()
         generator = self.make_generator()
