@@ -176,9 +176,11 @@ def complaint(words: list[str]) -> str | None:
     importlib.import_module(f"scorefield.commands.{module_of(verb)}").add_arguments(parser)
     keys = configuration.dotted_keys(TRAININGS[verb]) if verb in TRAININGS else [*KNOWN, *EXTRA]
     flags = {flag for action in parser._actions for flag in action.option_strings}
-    for word in rest:
+    for before, word in zip(["", *rest], rest, strict=False):
         if word.startswith("--") and word not in flags:
             return f"no flag {word} of {verb}"
+        if before == "--score-option":
+            word = f"evaluation.score_options.{word}"
         if "=" in word and not word.startswith("-") and "images=N" not in word and ":" not in word:
             try:
                 key = configuration.parse_override(word, keys, FREE)[0]
