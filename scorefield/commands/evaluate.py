@@ -12,6 +12,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")
     parser.add_argument("--save-reference", help="where to write the statistics of the real pictures (.npz)")
     parser.add_argument("--nearest", type=int, help="show so many pictures beside the nearest real ones")
+    parser.add_argument("--scores", help="of pictures by pretrained models, for example clip,pickscore; none for none")
+    parser.add_argument(
+        "--score-option",
+        action="append",
+        default=[],
+        metavar="NAME.KEY=VALUE",
+        help="where a score's weights lie, for example clip.path=FOLDER; may be repeated",
+    )
     parser.add_argument("--device", default="auto")
 
 
@@ -52,6 +60,27 @@ def adapt(task, arguments: argparse.Namespace) -> None:
         if not hasattr(settings, name):
             raise UserError(f"task {task.name} is measured as configured: it knows no --{name.replace('_', '-')}")
         setattr(settings, name, value)
+    adapt_scores(task, arguments.scores, arguments.score_option)
     if hasattr(settings, "check"):
         settings.samples = arguments.samples or settings.samples
         settings.check()
+
+
+def adapt_scores(task, names: str | None, options: list[str]) -> None:
+    """Take --scores and --score-option over what is configured; UserError for what is unknown or not there."""
+    from scorefield.errors import UserError
+
+    settings = task.config.evaluation
+    if names is None and not options:
+        return
+    if not hasattr(settings, "check_scores"):
+        raise UserError(f"task {task.name} is measured as configured: it knows no --scores")
+    if names is not None:
+        settings.scores = [] if names == "none" else [name.strip() for name in names.split(",") if name.strip()]
+    for text in options:
+        place, equals, value = text.partition("=")
+        name, dot, key = place.partition(".")
+        if not (equals and dot and name and key):
+            raise UserError(f'--score-option "{text}" must read NAME.KEY=VALUE, for example clip.path=FOLDER')
+        settings.score_options[name] = settings.options_of(name) | {key: value}
+    settings.check_scores()

@@ -14,6 +14,7 @@ KINDS = (
     ("teachers", "scorefield.teachers", "teachers/*.py"),
     ("generators", "scorefield.generators", "generators/*.py"),
     ("monitors", "scorefield.monitors", "monitors/*.py"),
+    ("scores", "scorefield.scores", "evaluation/scores/*.py"),
     ("noise laws", "scorefield.noise_laws", "noise_laws.py"),
 )
 

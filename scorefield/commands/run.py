@@ -170,7 +170,7 @@ def print_result(summary: dict) -> None:
     """The table that ends a run."""
     rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
     known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
-    known += ["precision", "recall", "diversity", "seconds_per_image"]
+    known += ["precision", "recall", "diversity", *(summary.get("scores") or {}), "seconds_per_image"]
     keys = [key for key in known if any(row.get(key) is not None for _, row in rows)]
     if not rows or not keys:
         return

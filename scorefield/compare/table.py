@@ -27,8 +27,11 @@ LOGGED = {"x0_gap": "x0_gap/rms", "grad_norm/generator": "grad_norm/generator", 
 # of the student: alike in all variants, or the clock's noise
 NO_FIGURE = ("steps", "guidance", "seconds_per_image", "samples", "draws")
 CEILINGS = ("real", "teacher", "before")  # "before": what a refinement started from
-HIGHER = ("prompt_accuracy", "precision", "recall", "density", "coverage")
-LOWER = ("frechet", "kid", "seconds", "nan_samples")
+HIGHER = (
+    *("prompt_accuracy", "precision", "recall", "density", "coverage"),
+    *("clip_score", "aesthetic_score", "pickscore", "hpsv2", "imagereward", "clip_r_precision"),
+)
+LOWER = ("frechet", "kid", "fid", "seconds", "nan_samples")
 LIKE_REAL = ("diversity",)  # neither more nor less is better: the nearest to real pictures is
 
 

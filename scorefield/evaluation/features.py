@@ -98,12 +98,14 @@ class InceptionFeatures(FeatureNetwork):
 
 
 def safe_state(path: Path) -> dict[str, Tensor]:
-    """Tensors of a torch file; raises UserError for anything that is more than tensors."""
+    """Tensors of a torch file, or of its "state_dict"; raises UserError for anything that is more than tensors."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).strip().splitlines()[0][:120]
         raise UserError(f"cannot read weights from {path}: {reason}") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no plain table of tensors")
     return state

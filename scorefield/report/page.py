@@ -83,6 +83,7 @@ def render(data: RunData) -> str:
         film=filmstrip(data),
         charts=[(chart.title, line_chart(chart), legend(chart)) for chart in charts(data)],
         table=tables.final_table(data),
+        scores=tables.score_table(data),
         speed=tables.speed(data),
         attributes=tables.attribute_bars(data),
         worst=pair_cards(data, data.worst[:WORST]),

@@ -20,7 +20,7 @@ NAMES = {
     "diversity": "diversity",
     "seconds_per_image": "seconds per image",
 }
-SHARES = ("prompt_accuracy", "precision", "recall", "coverage")
+SHARES = ("prompt_accuracy", "precision", "recall", "coverage", "clip_r_precision")
 THIN = "\u202f"  # narrow space that no line breaks at, between a number and its sign
 RATIOS = ("prompt_accuracy", "frechet", "kid", "precision", "recall", "diversity", "seconds_per_image")
 
@@ -80,7 +80,8 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     left, right = sides(data)
     if not data.part(right):
         return None
-    objects = {name: data.part(name) for name in ROWS}
+    scored = score_keys(data)
+    objects = {name: {k: v for k, v in data.part(name).items() if k not in scored} for name in ROWS}
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
@@ -93,6 +94,30 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
         rows.append([f"{right} / {left}", *last])
     names = NAMES | {"frechet": distance_name(data)}
     return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+
+
+def scores_of(data: RunData) -> dict[str, dict[str, Any]]:
+    """What the summary says of scores by pretrained models: {key: {"title", "model", …}}."""
+    found = data.summary.get("scores")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
+
+
+def score_keys(data: RunData) -> dict[str, str]:
+    """Keys of figures by pretrained models, with what each is called; its probability between two candidates too."""
+    titles = {key: str(told.get("title", key)) for key, told in scores_of(data).items()}
+    return {k: v for key, title in titles.items() for k, v in ((key, title), (f"{key}_probability", "… probability"))}
+
+
+def score_table(data: RunData) -> dict[str, list[Any]] | None:
+    """{"head", "rows"} as ``final_table`` of scores by pretrained models, and "notes" [(title, definition, model)]."""
+    rows = {name: part for name in ROWS if (part := data.part(name))}
+    keys = {k: v for k, v in score_keys(data).items() if any(number(row.get(k)) is not None for row in rows.values())}
+    if not keys:
+        return None
+    table = [[name, *(cell(k, row.get(k), row.get(f"{k}_interval")) for k in keys)] for name, row in rows.items()]
+    told = [scores_of(data)[key] for key in keys if key in scores_of(data)]
+    notes = [tuple(str(t.get(part, "")) for part in ("title", "definition", "model")) for t in told]
+    return {"head": list(keys.values()), "rows": table, "notes": notes}
 
 
 def distance_name(data: RunData) -> str:
@@ -260,6 +285,8 @@ def facts(data: RunData) -> list[tuple[str, str]]:
     found += [(name, form(value)) for name, value, form in numeric if value is not None]
     if isinstance(s.get("feature_network"), str):
         found.append(("features by", s["feature_network"]))
+    if score_table(data) is None:  # an asset's figures stand beside it
+        found += [(f"{told.get('title', key)} by", str(told.get("model", ""))) for key, told in scores_of(data).items()]
     return found
 
 

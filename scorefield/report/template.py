@@ -267,6 +267,21 @@ numbers are iterations.</p></header>
 <p class="note">summary.json holds no figures of a result.</p></section>
 {% endif %}
 
+{% if scores %}
+<section id="scores"><header><h2>Scores</h2>
+<p>By pretrained models; in brackets the 95 % interval of the mean over pictures.</p></header>
+<div class="scroll"><table class="final">
+<tr><th></th>{% for name in scores.head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for row in scores.rows %}
+<tr class="{{ 'student' if row[0] == right else '' }}">{% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+{% for title, definition, model in scores.notes %}
+<p class="note"><b>{{ title }}</b>: {{ definition }}. Read by {{ model }}.</p>
+{% endfor %}
+</div></section>
+{% endif %}
+
 {% if speed %}
 <section id="speed"><header><h2>Speed-up</h2><p>Time per picture on the same device.</p></header>
 <div><p class="big">{{ speed.factor }} ×</p><div class="bars">

@@ -97,5 +97,9 @@ class Teacher:
         """The part of ``prompt`` that is not seen; "" when all of it is."""
         return ""
 
+    def unread(self, prompt: str) -> list[str]:
+        """Words of ``prompt`` with something in them that is outside of the tokenizer's vocabulary."""
+        return []
+
     def release_text_encoder(self) -> None:
         """Give memory back; ``encode`` may be called again later."""

@@ -183,6 +183,10 @@ class PipelineTeacher(Teacher):
     def cut(self, prompt: str) -> str:
         return cut_by(self.part("tokenizer"), prompt, self.max_tokens)
 
+    def unread(self, prompt: str) -> list[str]:
+        parts = [self.part(name) for name in self.index if name.startswith("tokenizer")]
+        return unread_by([tokenizer for tokenizer in parts if tokenizer is not None], prompt)
+
     # ------------------------------------------------------------------ pictures
 
     def _scale(self) -> tuple[Tensor | float, Tensor | float]:
@@ -283,6 +287,15 @@ def cut_by(tokenizer, prompt: str, limit: int) -> str:
     if len(ids) <= limit:
         return ""
     return tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True)
+
+
+def unread_by(tokenizers: Sequence[Any], prompt: str) -> list[str]:
+    """Words of ``prompt`` for which all ``tokenizers`` have their unknown token, at least in part."""
+
+    def strange(tokenizer, word: str) -> bool:
+        return tokenizer.unk_token_id in tokenizer(word, add_special_tokens=False).input_ids
+
+    return [word for word in prompt.split() if tokenizers and all(strange(known, word) for known in tokenizers)]
 
 
 def clip_tokens(tokenizer, prompts: Sequence[str], device: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,31 +40,34 @@ FIGURES = (
 )
 
 
-def write_section(folder: Path, assets: list[dict[str, Any]]) -> Path:
+Figures = Sequence[tuple[str, str, str]]  # key of a record, what it is called, how it is written
+
+
+def write_section(folder: Path, assets: list[dict[str, Any]], more: Figures = ()) -> Path:
     """Write report/assets.html, which the report inserts as it is.
 
     Args:
         folder: the run. assets: records as in summary.json; "glb", "mp4" and "gif" are paths within ``folder``, an
-            "error" stands in their place where nothing could be made.
+            "error" stands in their place where nothing could be made. more: further figures, as ``FIGURES``.
     """
     path = folder / "report" / "assets.html"
-    write_text(path, section(folder, assets))
+    write_text(path, section(folder, assets, more))
     return path
 
 
-def section(folder: Path, assets: list[dict[str, Any]]) -> str:
+def section(folder: Path, assets: list[dict[str, Any]], more: Figures = ()) -> str:
     """The section's HTML; all text in it is escaped."""
-    cards = [card(folder, record) for record in assets[:SHOWN]]
-    more = "" if len(assets) <= SHOWN else f"<p class='note'>The first {SHOWN} of {len(assets)} are shown.</p>"
+    cards = [card(folder, record, more) for record in assets[:SHOWN]]
+    cut = "" if len(assets) <= SHOWN else f"<p class='note'>The first {SHOWN} of {len(assets)} are shown.</p>"
     script = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
     return (
         f"<style>{STYLE}</style><h2>Assets</h2><p class='note'>The exported file itself: drag to turn, click and "
-        f"scroll to come nearer, double-click to go back.</p>{more}<div class='assets'>{''.join(cards)}</div>"
+        f"scroll to come nearer, double-click to go back.</p>{cut}<div class='assets'>{''.join(cards)}</div>"
         f"<script>{script}</script>"
     )
 
 
-def card(folder: Path, record: dict[str, Any]) -> str:
+def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
     """One asset: viewer, turntable, figures."""
     title = html.escape(f"{record.get('prompt', '')}, particle {record.get('particle', 0)}")
     if record.get("error"):
@@ -78,7 +82,7 @@ def card(folder: Path, record: dict[str, Any]) -> str:
     return (
         f"<div class='asset-card'><h3>{title}</h3>{viewer}<div>{moving(folder, record)}"
         f"<p class='note'>{html.escape(str(record['glb']))}, {glb.stat().st_size / 1024:.0f} KiB</p></div>"
-        f"<table>{rows(record)}</table></div>"
+        f"<table>{rows(record, more)}</table></div>"
     )
 
 
@@ -93,14 +97,14 @@ def moving(folder: Path, record: dict[str, Any]) -> str:
     return ""
 
 
-def rows(record: dict[str, Any]) -> str:
+def rows(record: dict[str, Any], more: Figures = ()) -> str:
     """Table rows of the figures that are there."""
     forms = {
         "share": lambda v: f"{100 * v:.1f}\u202f%",
         "number": lambda v: f"{v:.3g}" if isinstance(v, float) else str(v),
         "truth": lambda v: "yes" if v else "no",
     }
-    found = [(text, forms[form](record[key])) for key, text, form in FIGURES if record.get(key) is not None]
+    found = [(text, forms[form](record[key])) for key, text, form in (*FIGURES, *more) if record.get(key) is not None]
     return "".join(f"<tr><td>{html.escape(text)}</td><td>{html.escape(value)}</td></tr>" for text, value in found)
 
 

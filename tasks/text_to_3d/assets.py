@@ -15,6 +15,7 @@ from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.field import Field
 
 from . import look
+from .scores import AssetScores
 
 if TYPE_CHECKING:
     from .task import TextTo3D
@@ -100,14 +101,21 @@ def measured(task: "TextTo3D", generator: NerfGenerator, records: list[dict[str,
         record["diversity"] = spread
 
 
-def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> list[dict[str, Any]]:
-    """Assets of a run in RUN/export with their figures and their section of the page; the records of summary.json."""
+def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> dict[str, Any]:
+    """Assets of a run in RUN/export with their figures and their section of the page.
+
+    Returns "assets" of summary.json, and "scores": what reads the figures of pretrained models.
+    """
     records = write_assets(task, generator, task.folder.export)
     measured(task, generator, records, views)
-    return shown(task, records)
+    scores = AssetScores(task)
+    scores.add(records, circle(task, views, task.config.evaluation.score_size))
+    shares = ("clip_r_precision",)
+    figures = [(k, told["title"], "share" if k in shares else "number") for k, told in scores.facts.items()]
+    return {"assets": shown(task, records, figures), "scores": scores.facts}
 
 
-def shown(task: "TextTo3D", records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown(task: "TextTo3D", records: list[dict[str, Any]], figures=()) -> list[dict[str, Any]]:
     """The records with paths within the run; writes report/assets.html."""
     root = task.folder.path
     inside = [
@@ -117,7 +125,7 @@ def shown(task: "TextTo3D", records: list[dict[str, Any]]) -> list[dict[str, Any
         record.setdefault("glb", None)
         if "error" in record:
             print(f"warning: particle {record['particle']}: {record['error']}")
-    page.write_section(root, inside)
+    page.write_section(root, inside, figures)
     return inside
 
 

@@ -67,6 +67,16 @@ def warn_of_unseen(prompt: str, teacher_path: str | None, say=print) -> bool:
     return False
 
 
+def warn_of_unread(prompt: str, teacher: Teacher, say=print) -> bool:
+    """Say what of the prompt the teacher's tokenizer does not know or cuts off; returns whether anything was said."""
+    words, cut = teacher.unread(prompt), teacher.cut(prompt)
+    if words:
+        say(f'warning: "{", ".join(words)}" is outside of the teacher\'s vocabulary: it sees an unknown token there')
+    if cut:
+        say(f'warning: the prompt is longer than the teacher reads, this is not seen: "{cut}"')
+    return bool(words or cut)
+
+
 def directional(config: TextTo3DConfig, prompt: str) -> bool:
     """Whether the teacher is told the view: a Toybox object that looks alike from all sides has no view words."""
     if config.words.directional != "auto":

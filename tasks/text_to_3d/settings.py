@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from scorefield.errors import UserError, suggest
+from scorefield.evaluation.scores import ScoresConfig
 from scorefield.generators.nerf import NerfSettings
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.three_d.asset import AssetConfig
@@ -14,6 +15,7 @@ from scorefield.three_d.settings import (
     RegularizerConfig,
     RenderConfig,
 )
+from scorefield.three_d.t3bench import T3BenchConfig
 from scorefield.training.settings import RunConfig
 
 
@@ -55,18 +57,20 @@ class WordsConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    """How the result is measured and shown."""
+class EvaluationConfig(ScoresConfig):
+    """How the result is measured and shown; ``scores`` by pretrained models are off by default."""
 
     views: int = 32  # round the circle
     size: int = 64  # pixels a side of pictures that are shown and measured
     teacher_samples: int = 4  # pictures a view of `scorefield preview`, in this many steps
     teacher_steps: int = 20
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
+    score_size: int = 256  # pixels a side of the views that ``scores`` see
+    t3bench: T3BenchConfig = dataclasses.field(default_factory=T3BenchConfig)
 
     def __post_init__(self) -> None:
-        if self.views < 1 or self.size < 8:
-            raise UserError("evaluation.views must be at least 1 and evaluation.size at least 8")
+        if self.views < 1 or self.size < 8 or self.score_size < 8:
+            raise UserError("evaluation.views must be at least 1, evaluation.size and score_size at least 8")
 
     @property
     def samples(self) -> int:

@@ -25,8 +25,8 @@ from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 
-from . import assets, look, paint
-from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
+from . import assets, look, paint, scores
+from .prompts import PromptViews, directional, read_prompt, warn_of_unread, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
 
@@ -61,6 +61,7 @@ class TextTo3D(Task):
         noise_laws.online_weighting(self.config.training.online_weighting)
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
+        scores.check(self.config.evaluation)
         warn_of_unseen(self.prompt, self.config.teacher.path)
 
     def open_pipeline(self) -> Teacher:
@@ -75,6 +76,7 @@ class TextTo3D(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        warn_of_unread(self.prompt, self.pipeline)
         torch.manual_seed(self.config.training.seed)
         teacher: Denoiser = self.pipeline.denoiser()
         generator = self.make_generator()
@@ -157,7 +159,7 @@ class TextTo3D(Task):
 
     def finish(self, generator: Generator) -> dict[str, Any]:
         assert isinstance(generator, NerfGenerator)
-        return {"assets": assets.finish(self, generator, self.config.evaluation.views)}
+        return assets.finish(self, generator, self.config.evaluation.views)
 
     def restore(self, weights: dict[str, Tensor]) -> NerfGenerator:
         """The averaged fields of a checkpoint."""
@@ -186,7 +188,7 @@ class TextTo3D(Task):
 
     def evaluate(self, weights: dict[str, Tensor], samples: int) -> dict[str, Any]:
         generator = self.restore(weights)
-        return {"assets": assets.finish(self, generator, samples)}
+        return assets.finish(self, generator, samples)
 
     def export(self, weights: dict[str, Tensor], out: Path) -> Path:
         return assets.export_run(self, weights, out)

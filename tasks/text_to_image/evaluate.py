@@ -13,6 +13,7 @@ from scorefield.denoiser import Condition
 from scorefield.evaluation import sweep, toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.metrics import diversity as feature_diversity
+from scorefield.evaluation.scores import facts, measure, open_scores
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.images import save_grid, save_image
@@ -185,6 +186,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
         for row in result.values():
             row.update(dict.fromkeys(keys))
         result["feature_network"] = None
+        add_scores(task, result, made, prompts)
         save_pairs(folder, prompts, made, None)
         return result
     judge = load_judge(config, task.device)
@@ -201,9 +203,18 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     if task.running is not None:
         result["running"] = task.running.ceilings(pictures)
     result["feature_network"] = f"scorefield judge ({settings.judge}), {features.shape[1]} features"
+    add_scores(task, result, made, prompts)
     write_json(folder.evaluation / "attributes.json", toybox.attribute_shares(verdicts))
     save_pairs(folder, prompts, made, verdicts)
     return result
+
+
+def add_scores(task: "TextToImage", result: dict[str, Any], made: dict[str, Tensor], prompts: list[str]) -> None:
+    """Put the figures of ``evaluation.scores`` beside the others, and what reads them into ``result["scores"]``."""
+    scores = open_scores(task.config.evaluation, task.device)
+    for who, figures in measure(scores, made, prompts).items():
+        result[who] |= figures
+    result["scores"] = facts(scores)
 
 
 def diversity(pictures: Pictures, judge: Judge, who: str, resolution: int) -> float:

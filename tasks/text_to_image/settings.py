@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
+from scorefield.evaluation.scores import ScoresConfig
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
@@ -74,8 +75,8 @@ class PairsConfig:
 
 
 @dataclass
-class EvaluationConfig:
-    """How the result is measured and shown."""
+class EvaluationConfig(ScoresConfig):
+    """How the result is measured and shown; ``scores`` by pretrained models are off by default."""
 
     samples: int = 500  # held-out prompts
     # a file of them (as prompts.path) or toybox:SEED; empty: Toybox's test seed, or a share kept out of training

@@ -80,6 +80,7 @@ class TextToImage(Task):
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         self._check_pairs(loss)
+        self.config.evaluation.check_scores()
         start = Path(self.config.generator.init)
         if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
             saved_weights(start)

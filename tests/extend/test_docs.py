@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import importlib
+import inspect
 import re
 import shlex
 
@@ -15,6 +16,7 @@ from scorefield import losses, noise_laws
 from scorefield.cli import VERBS, module_of
 from scorefield.commands.run import passes_per_iteration
 from scorefield.errors import UserError
+from scorefield.evaluation.scores import SCORES
 from scorefield.losses import DISTANCES, LOSSES
 from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
 from scorefield.noise import DiscreteVP, karras_sigmas
@@ -115,6 +117,8 @@ def is_key(text: str) -> bool:
         return True
     if text.startswith("monitors.lines."):
         return parts[-1] in set(registries()[-1])
+    if text.startswith("evaluation.score_options.") and len(parts) == 4:
+        return parts[2] in SCORES and parts[3] in inspect.signature(SCORES.get(parts[2])).parameters
     return text.startswith(("teacher.options.", "generator.options."))
 
 
@@ -172,9 +176,11 @@ def complaint(words: list[str]) -> str | None:
     importlib.import_module(f"scorefield.commands.{module_of(verb)}").add_arguments(parser)
     keys = configuration.dotted_keys(TRAININGS[verb]) if verb in TRAININGS else [*KNOWN, *EXTRA]
     flags = {flag for action in parser._actions for flag in action.option_strings}
-    for word in rest:
+    for before, word in zip(["", *rest], rest, strict=False):
         if word.startswith("--") and word not in flags:
             return f"no flag {word} of {verb}"
+        if before == "--score-option":
+            word = f"evaluation.score_options.{word}"
         if "=" in word and not word.startswith("-") and "images=N" not in word and ":" not in word:
             try:
                 key = configuration.parse_override(word, keys, FREE)[0]
@@ -193,7 +199,14 @@ def test_every_command_that_is_shown_exists():
 
 @pytest.mark.parametrize(
     "line",
-    ["rum x", "run x --resumee", "run x loss.alpah=1", "run x training.iteration=3", "train-gan training.stepz=1"],
+    [
+        "rum x",
+        "run x --resumee",
+        "run x loss.alpah=1",
+        "run x training.iteration=3",
+        "train-gan training.stepz=1",
+        "run x evaluation.score_options.clip.pth=y",
+    ],
 )
 def test_the_check_of_commands_sees_a_wrong_one(line):
     assert complaint(line.split())
@@ -218,7 +231,7 @@ def registries():
     from scorefield.monitors import MONITORS
     from scorefield.teachers.base import TEACHERS
 
-    return (LOSSES, DISTANCES, NOISE_LAWS, TEACHERS, GENERATORS, MONITORS)
+    return (LOSSES, DISTANCES, NOISE_LAWS, TEACHERS, GENERATORS, SCORES, MONITORS)
 
 
 def test_contributing_names_every_group():

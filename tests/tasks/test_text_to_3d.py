@@ -1,17 +1,22 @@
 """The text-to-3D task: one short run through the command line, its resumption, and bad input."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from transformers import ByT5Tokenizer
 
 from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
+from scorefield.generators.nerf import NerfGenerator
+from scorefield.teachers.pipeline import unread_by
 from scorefield.training import checkpoint
-from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unseen, worded
+from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unread, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
+from tests.teachers.families import clip_tokenizer, gemma_tokenizer
 
 SHORT = [
     "prompt=a red chair",
@@ -92,6 +97,7 @@ def test_activation_checkpointing_gives_the_same_update(tmp_path):
         (["prompt="], 'no prompt: give prompt="a red chair"'),
         (["prompt=a red chair", "teacher.path=''"], "no teacher: give teacher.path"),
         (["prompt=a red chair", "field.grid=octree"], 'field.grid "octree" is unknown'),
+        (["prompt=a red chair", "assets.faces=1000000"], "assets.faces must lie between 100 and 100000, not 1000000"),
         (["prompt=a red chair", "words.viewed=chair"], "words.viewed must hold {prompt}"),
         (["prompt=a red chair", "words.plain='{prompt} {colour}'"], "the wording"),
     ],
@@ -110,6 +116,37 @@ def test_words_that_the_teacher_never_saw_are_named():
     assert warn_of_unseen("a chair", "toybox", said.append)
     assert not warn_of_unseen("an orange house", "toybox", said.append)
     assert not warn_of_unseen("a red dragon", "some/pipeline", said.append)
+
+
+def test_what_the_teachers_tokenizer_does_not_know_or_cuts_off_is_named():
+    clip, gemma = clip_tokenizer(), gemma_tokenizer()
+    assert unread_by([clip], "a 红色 chair") == ["红色"]
+    assert unread_by([clip, gemma], "a 红色 chair") == ["红色"]
+    assert unread_by([clip, ByT5Tokenizer()], "a 红色 chair") == []  # one that reads bytes reads all
+    said = []
+    teacher = SimpleNamespace(unread=lambda prompt: unread_by([clip], prompt), cut=lambda prompt: prompt[20:])
+    assert warn_of_unread("a 红色 chair", teacher, said.append)
+    assert said == ['warning: "红色" is outside of the teacher\'s vocabulary: it sees an unknown token there']
+    assert warn_of_unread("a chair by the window", teacher, said.append)
+    assert 'this is not seen: "w"' in said[1]
+    assert not warn_of_unread("a red chair", teacher, said.append)
+
+
+def test_renders_of_nothing_but_nans_stop_the_run_and_keep_the_last_good_one(tmp_path, monkeypatch, capsys):
+    """From some iteration on every picture is NaN, as after a field's overflow."""
+    real, calls = NerfGenerator.forward, []
+
+    def broken(self, batch):
+        calls.append(batch)
+        return real(self, batch) * (float("nan") if len(calls) > 4 else 1.0)
+
+    monkeypatch.setattr(NerfGenerator, "forward", broken)
+    assert run(tmp_path / "r", "training.iterations=9", "training.log_every=1", "checkpoints.every=2") == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "were not finite, so training stopped" in said
+    saved = checkpoint.load(checkpoint.newest_whole(tmp_path / "r" / "checkpoints"))
+    assert saved.iteration >= 1
+    assert all(value.isfinite().all() for value in saved.weights["ema"].values())
 
 
 def test_wordings_are_those_that_toyboxs_captions_use():

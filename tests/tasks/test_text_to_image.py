@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from scorefield.cli import main
 from scorefield.errors import UserError
 from scorefield.training import checkpoint
+from tests.evaluation.clips import write_clip
 
 SHORT = [
     "training.iterations=6",
@@ -52,7 +55,9 @@ def spawn(*words: str, **options):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "short"
-    assert main(["run", "text_to_image", "--out", str(out), *SHORT]) == 0
+    clip = write_clip(out.parent / "clip-small")
+    scores = [f"evaluation.score_options.{name}.path={clip}" for name in ("clip", "pickscore")]
+    assert main(["run", "text_to_image", "--out", str(out), *SHORT, "evaluation.scores=[clip,pickscore]", *scores]) == 0
     return out
 
 
@@ -247,7 +252,6 @@ def test_an_empty_prompt_file_and_a_long_prompt(tmp_path, capsys):
 
 
 def test_a_truncated_checkpoint_is_passed_over(run, tmp_path, capsys):
-    import shutil
 
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -417,3 +421,41 @@ def test_no_prompt_is_both_trained_and_measured_on(tmp_path):
     assert not set(other.held_out) & set(other.train)
     with pytest.raises(UserError, match="toybox:SEED"):
         prompts_of(evaluation__prompts="toybox:0")
+
+
+def test_scores_by_pretrained_models_join_summary_and_page(run):
+    summary = json.loads((run / "summary.json").read_text())
+    for who in ("real", "teacher", "student"):
+        low, high = summary[who]["clip_score_interval"]
+        assert low <= summary[who]["clip_score"] <= high
+        assert ("pickscore_probability" in summary[who]) is (who != "real")
+    assert summary["scores"]["clip_score"]["model"].startswith("clip-small (")
+    page = (run / "report.html").read_text()
+    assert "<th>CLIP score</th>" in page
+    assert re.search(r"<b>CLIP score</b>: mean of 100 max\(.*Read by clip-small \(", page)
+    assert "<th>… probability</th>" in page
+
+
+def test_evaluate_takes_scores_beyond_the_configured(run, tmp_path, capsys):
+    from scorefield.commands.common import open_run
+    from scorefield.commands.evaluate import adapt_scores
+
+    task = open_run(run, "cpu")[0]
+    other = str(write_clip(tmp_path / "other"))
+    adapt_scores(task, "clip, r_precision", [f"clip.path={other}", f"r_precision.path={other}"])
+    settings = task.config.evaluation
+    assert settings.scores == ["clip", "r_precision"]
+    assert settings.options_of("clip") == settings.options_of("r_precision") == {"path": other}
+    assert settings.options_of("pickscore")["path"].endswith("clip-small")  # as configured
+    adapt_scores(task, "none", [])
+    assert settings.scores == []
+    words = ["evaluate", str(run), "--device", "cpu"]
+    for flags, expected in (
+        (["--scores", "clap"], 'unknown score "clap": did you mean "clip"'),
+        (["--scores", "aesthetic", "--score-option", f"aesthetic.path={other}"], "aesthetic.head is missing"),
+        (["--score-option", "clip"], "must read NAME.KEY=VALUE"),
+    ):
+        assert main([*words, *flags]) == 2
+        assert expected in capsys.readouterr().err
+    assert main(["run", "text_to_image", "evaluation.scores=[clip]", *SHORT, "--dry-run"]) == 2
+    assert "evaluation.score_options.clip.path=openai/clip-vit-large-patch14" in capsys.readouterr().err
