@@ -186,14 +186,15 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     result: dict[str, Any] = {
         "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
         "student": {"steps": generator.steps},
+        "evaluated_prompts": samples,
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
     if settings.judge == "none":
         keys = ("prompt_accuracy", "frechet", "precision", "recall", "diversity")
         result = {"real": {"steps": None, "seconds_per_image": None}} | result
-        for row in result.values():
-            row.update(dict.fromkeys(keys))
+        for who in ("real", "teacher", "student"):
+            result[who].update(dict.fromkeys(keys))
         result["feature_network"] = None
         save_pairs(folder, prompts, made, None)
         return result

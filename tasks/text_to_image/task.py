@@ -211,11 +211,18 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
 
-    def export(self, weights: dict[str, Tensor], out: Path) -> Path:
+    def export(
+        self,
+        weights: dict[str, Tensor],
+        out: Path,
+        only: str = "",
+        base_model: str = "",
+        license: str = "",
+        license_link: str = "",
+    ) -> Path:
+        wanted = export.Wanted(only, base_model, license, license_link)
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PipelineTeacher):
+        if not isinstance(generator, OneStepGenerator) or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
-            raise UserError(f"stock diffusers runs no {named}: only one_step of a diffusers pipeline is exported")
-        if isinstance(generator.denoiser, shared.AdapterView):
-            generator.denoiser = shared.merged(generator.denoiser)
-        return export.write_pipeline(self.pipeline, generator, out)
+            raise UserError(f"stock diffusers runs no {named}: only students of a diffusers pipeline are exported")
+        return export.write(self.pipeline, generator, self.folder, out, wanted)
