@@ -1,5 +1,6 @@
 """The model card of an exported student: front matter that the hub reads, and what the run itself recorded."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ class Base:
     license: str = ""
     license_name: str = ""
     license_link: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: no place of this machine."""
+        return self.hub or short(self.path)
 
 
 def base_of(path: str, base_model: str = "", license: str = "", license_link: str = "") -> Base:
@@ -193,7 +199,7 @@ class Card:
             self._pictures(),
             self._training(),
             self._licence(),
-            f"## Whole configuration\n\n```yaml\n{self.folder.config_text().strip()}\n```",
+            f"## Whole configuration\n\n```yaml\n{public(self.folder.config_text()).strip()}\n```",
         ]
 
     def _table(self) -> str:
@@ -235,11 +241,11 @@ class Card:
         named = base.license_name or base.license
         if not named:
             return (
-                f"## Licence\n\nThe weights derive from {base.path}, whose licence is not known here: state it before "
+                f"## Licence\n\nThe weights derive from {base.name}, whose licence is not known here: state it before "
                 "these are passed on."
             )
         at = f" ({base.license_link})" if base.license_link else ""
-        return f"## Licence\n\nThe weights derive from {base.hub or base.path} and are under its licence, {named}{at}."
+        return f"## Licence\n\nThe weights derive from {base.name} and are under its licence, {named}{at}."
 
 
 def recorded(folder: RunFolder) -> dict[str, Any]:
@@ -260,7 +266,7 @@ def training_rows(config: dict[str, Any], summary: dict[str, Any], environment: 
     loss = ", ".join(f"{key} {value}" for key, value in (config.get("loss") or {}).items() if value is not None)
     versions = environment.get("versions") or {}
     found = {
-        "teacher": get("teacher.path"),
+        "teacher": short(get("teacher.path")),
         "loss": loss.removeprefix("name "),
         "student": f"{get('generator.name')}, {get('generator.kind')}",
         "online score": get("online.kind"),
@@ -272,7 +278,7 @@ def training_rows(config: dict[str, Any], summary: dict[str, Any], environment: 
         "learning rates": f"student {get('training.generator.learning_rate')}, "
         f"online {get('training.online.learning_rate')}",
         "precision": get("training.precision"),
-        "prompts": get("prompts.path"),
+        "prompts": short(get("prompts.path")),
         "seed": get("training.seed"),
         "machine": environment.get("machine") and f"{environment['machine']}, {environment.get('device', '')}",
         "wall time": summary.get("wall_seconds") and f"{summary['wall_seconds']:.0f} s",
@@ -290,7 +296,17 @@ def prompts_of(folder: RunFolder) -> str:
     settings = config.get("evaluation") or {}
     count = folder.summary().get("evaluated_prompts") or settings.get("samples")
     named = settings.get("prompts") or (config.get("prompts") or {}).get("path")
-    return f"{count} held-out prompts of {named}"
+    return f"{count} held-out prompts of {short(named)}"
+
+
+def short(path: Any) -> str:
+    """A local path by its name alone: where it lies on this machine is nobody's business. Anything else as it is."""
+    return Path(str(path)).name if Path(str(path)).is_absolute() else str(path)
+
+
+def public(config: str) -> str:
+    """A configuration without the places of this machine."""
+    return re.sub(r"(?<=: )/\S+", lambda found: short(found[0]), config)
 
 
 def number(value: Any) -> bool:

@@ -23,6 +23,7 @@ class Schedule:
         options: further arguments of the call.
         start: factor of the start noise, which is then handed over as ``latents``; None where the pipeline draws it.
         into, out: factors to be folded into the network's first layer and into the autoencoder's scale.
+        levels: the generator's own noise levels, falling.
     """
 
     scheduler: Any
@@ -30,6 +31,7 @@ class Schedule:
     start: float | None = None
     into: float = 1.0
     out: float = 1.0
+    levels: list[float] = field(default_factory=list)
 
 
 def steps_of(generator: OneStepGenerator) -> list[float]:
@@ -51,11 +53,16 @@ def schedule_for(teacher: PipelineTeacher, generator: OneStepGenerator, fold: bo
     which is laid on weights that are somebody else's.
     """
     levels = steps_of(generator)
+    found = of_levels(teacher, levels, fold)
+    found.levels = levels
+    return found
+
+
+def of_levels(teacher: PipelineTeacher, levels: list[float], fold: bool) -> Schedule:
+    """The schedule for falling noise levels."""
     if len(levels) == 1:
         single = one_step(teacher, levels[0])
-        if single.into == 1 and single.out == 1:
-            return single
-        if fold:
+        if fold or single.into == single.out == 1:
             return single
     if not teacher.takes_latents:
         raise UserError(

@@ -13,7 +13,7 @@ import torch
 from scorefield.errors import UserError, suggest
 from scorefield.export import lora as lora_files
 from scorefield.export import usage
-from scorefield.export.card import Card, base_of
+from scorefield.export.card import Base, Card, base_of
 from scorefield.export.lora import Lora, lora_of
 from scorefield.export.schedule import Schedule, schedule_for, steps_of
 from scorefield.files import read_json, write_folder, write_text
@@ -78,8 +78,7 @@ def write(teacher: PipelineTeacher, generator: OneStepGenerator, folder: RunFold
                 stock.save_pretrained(part)
             texts.append(pipeline_usage(teacher, whole, out.name))
         if lora and laid:
-            place = part / "lora"
-            texts.append(write_adapter(teacher, lora, laid, place, levels, out.name, given.only))
+            texts.append(write_adapter(teacher, lora, laid, part / "lora", out.name, base, given.only))
         card = make_card(teacher, folder, out.name, len(levels), stock is None, base, "\n\n".join(texts))
         card.samples = copy_samples(folder, part)
         write_text(part / "README.md", card.text())
@@ -156,7 +155,7 @@ def lora_schedule(teacher: PipelineTeacher, generator: OneStepGenerator, strict:
 
 
 def write_adapter(
-    teacher: PipelineTeacher, lora: Lora, schedule: Schedule, folder: Path, levels: list[float], name: str, only: str
+    teacher: PipelineTeacher, lora: Lora, schedule: Schedule, folder: Path, name: str, base: Base, only: str
 ) -> str:
     """Write the LoRA's files and its scheduler into ``folder``; returns the card's section on them."""
     schedule.scheduler.save_pretrained(folder / "scheduler")
@@ -165,11 +164,11 @@ def write_adapter(
         lora_files.write_kohya(teacher, lora, folder)
     else:
         layout, missing = lora_files.write_lora(teacher, lora, folder)
-        code = usage.adapter(teacher, schedule, teacher.path, f"{name}/lora", layout, prompt_of(teacher))
+        code = usage.adapter(teacher, schedule, base.hub or teacher.path, f"{name}/lora", layout, prompt_of(teacher))
         parts.append(f"```python\n{code}```")
         if layout == "peft":
             parts.append(f"{teacher.index['_class_name']} has no `load_lora_weights`: the layout is peft's.")
-    parts.append(f"{missing[0].upper()}{missing[1:]}." if missing else usage.comfy(teacher, levels))
+    parts.append(f"{missing[0].upper()}{missing[1:]}." if missing else usage.comfy(teacher, schedule.levels))
     return "\n\n".join(parts)
 
 
@@ -177,15 +176,12 @@ def write_adapter(
 
 
 def make_card(
-    teacher: PipelineTeacher, folder: RunFolder, name: str, steps: int, bare: bool, base: Any, text: str
+    teacher: PipelineTeacher, folder: RunFolder, name: str, steps: int, bare: bool, base: Base, text: str
 ) -> Card:
     """The card of the export; ``bare``: there is no pipeline, only a LoRA for one."""
     many = "one step" if steps == 1 else f"{steps} steps"
     labels = teacher.index["_class_name"] == "DiTPipeline"
-    title = (
-        f"A student of {base.hub or base.path} that makes a picture in {many}, distilled by matching scores with "
-        "scorefield."
-    )
+    title = f"A student of {base.name} that makes a picture in {many}, distilled by matching scores with scorefield."
     tags = ["one-step" if steps == 1 else "few-step", "distillation", "score-distillation", "scorefield"]
     if not labels:
         tags.insert(0, "text-to-image")
