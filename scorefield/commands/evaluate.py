@@ -1,4 +1,7 @@
-"""``scorefield evaluate RUN``: measure a run's newest weights anew and rebuild its page."""
+"""``scorefield evaluate RUN``: measure a run's newest weights anew and rebuild its page.
+
+With ``--pipeline`` any diffusers pipeline is measured in their place, on the same prompts, and joins the run's table.
+"""
 
 import argparse
 from pathlib import Path
@@ -12,6 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")
     parser.add_argument("--save-reference", help="where to write the statistics of the real pictures (.npz)")
     parser.add_argument("--nearest", type=int, help="show so many pictures beside the nearest real ones")
+    parser.add_argument(
+        "--pipeline", help="measure this diffusers folder or hub id instead, as a row of the run's table"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="how the pipeline is called: steps=1 guidance=0 scheduler=EulerDiscreteScheduler name=turbo lora=FILE "
+        "scheduler_options.timestep_spacing=trailing call.height=512 dtype=float16 variant=fp16 batch=4",
+    )
     parser.add_argument("--device", default="auto")
 
 
@@ -25,8 +39,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.samples is not None and arguments.samples < 2:
         raise UserError(f"--samples must be at least 2, not {arguments.samples}")
+    if arguments.overrides and not arguments.pipeline:
+        raise UserError(f'"{arguments.overrides[0]}" says how a pipeline is called: name one with --pipeline')
     task, weights, newest = open_run(arguments.run, arguments.device)
     adapt(task, arguments)
+    if arguments.pipeline:
+        return measure_peer(task, arguments)
     if is_main():
         task.folder.lock()
     figures = task.evaluate(weights, arguments.samples or task.config.evaluation.samples)
@@ -38,6 +56,33 @@ def execute(arguments: argparse.Namespace) -> int:
     print_result(summary)
     print(f"report: {page}")
     return 0
+
+
+def measure_peer(task, arguments: argparse.Namespace) -> int:
+    """Measure a pipeline on the run's prompts and put it into the run's table."""
+    from scorefield import config as configuration
+    from scorefield.evaluation.peers import PeerConfig
+
+    settings = configuration.load(PeerConfig, None, [f"pipeline={arguments.pipeline}", *arguments.overrides])
+    task.folder.lock()
+    add_peer(task, settings, arguments.samples or task.config.evaluation.samples)
+    return 0
+
+
+def add_peer(task, settings, samples: int) -> None:
+    """One more row of summary.json's "peers"; the page is built anew."""
+    from scorefield.commands.run import print_result
+    from scorefield.report.page import build_report
+
+    row = task.evaluate_peer(settings, samples)
+    summary = task.folder.summary()
+    told = row.pop("scores", {})
+    if told:
+        summary["scores"] = told | (summary.get("scores") or {})
+    summary["peers"] = (summary.get("peers") or {}) | {settings.name: row}
+    task.folder.write_summary(summary)
+    print_result(summary)
+    print(f"report: {build_report(task.folder.path)}")
 
 
 def adapt(task, arguments: argparse.Namespace) -> None:

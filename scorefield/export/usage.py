@@ -4,6 +4,7 @@ from typing import Any
 
 from scorefield.export.lora import KOHYA, WEIGHTS
 from scorefield.export.schedule import Schedule
+from scorefield.teachers import hub
 from scorefield.teachers.pipeline import PipelineTeacher
 
 
@@ -24,8 +25,7 @@ def loading(teacher: PipelineTeacher, path: str) -> str:
     """Arguments of from_pretrained: the path, and None for absent parts that the class does not know as optional."""
     import diffusers
 
-    optional = getattr(diffusers, teacher.index["_class_name"])._optional_components
-    without = [k for k, v in teacher.index.items() if isinstance(v, list) and v[0] is None and k not in optional]
+    without = hub.absent(teacher.index, getattr(diffusers, teacher.index["_class_name"]))
     return ", ".join([f'"{path}"', *(f"{part}=None" for part in without)])
 
 

@@ -80,7 +80,7 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     left, right = sides(data)
     if not data.part(right):
         return None
-    objects = {name: data.part(name) for name in ROWS}
+    objects = {name: data.part(name) for name in ROWS} | peers(data)
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
@@ -93,6 +93,12 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
         rows.append([f"{right} / {left}", *last])
     names = NAMES | {"frechet": distance_name(data)}
     return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
+
+
+def peers(data: RunData) -> dict[str, dict[str, Any]]:
+    """Other pipelines that were measured on the run's prompts."""
+    found = data.summary.get("peers")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
 def distance_name(data: RunData) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield import noise_laws, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
+from scorefield.evaluation.peers import PeerConfig
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
@@ -26,7 +27,7 @@ from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
-from . import evaluate, export
+from . import evaluate, export, peers
 from .prompts import make_cache, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
@@ -210,6 +211,10 @@ class TextToImage(Task):
         generator = self.restore(weights)
         self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
+
+    def evaluate_peer(self, settings: PeerConfig, samples: int) -> dict[str, Any]:
+        self.prompts = read_prompts(self.config, samples)
+        return peers.measure(self, settings, samples)
 
     def export(
         self,
