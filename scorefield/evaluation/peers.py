@@ -30,7 +30,7 @@ class PeerConfig:
         scheduler: class of diffusers, made of the pipeline's own settings and ``scheduler_options``; "": its own.
         lora: file or folder, or ORG/REPOSITORY/FILE of the hub, laid on with strength 1.
         call: further arguments of the call. variant: of the weight files. dtype: of all networks.
-        batch: pictures at a time.
+        batch: pictures at a time. keep: pictures on disk, for looking and for the preference page.
     """
 
     pipeline: str = ""
@@ -44,6 +44,7 @@ class PeerConfig:
     variant: str = ""
     dtype: str = "float32"
     batch: int = 16
+    keep: int = 24
 
     def __post_init__(self) -> None:
         if not self.pipeline:
@@ -55,6 +56,7 @@ class PeerConfig:
         if self.guidance is not None:
             check_number("guidance", self.guidance, 0)
         check_number("batch", self.batch, 1)
+        check_number("keep", self.keep, 1)
         if taken := [key for key in self.call if key in NAMED]:
             raise UserError(f"call.{taken[0]} is set by this command itself: see --steps and --guidance")
         self.name = self.name or Path(self.pipeline).name

@@ -240,6 +240,16 @@ def save_pairs(folder, prompts: list[str], made: dict[str, Tensor], verdicts) ->
         write_json(folder.evaluation / f"{name}.json", records)
 
 
+def more_pairs(task: "TextToImage", generator: Generator, count: int) -> list[dict[str, Any]]:
+    """evaluation/more.json: the first ``count`` held-out prompts by both, the first of them as in ``save_pairs``."""
+    pictures = Pictures(task, generator)
+    prompts, z = repeated(task.prompts.held_out, count), pictures.noise(count, EVALUATION_SEED)
+    made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
+    records = [record(task.folder, "more", row, prompts[row], made, None) for row in range(count)]
+    write_json(task.folder.evaluation / "more.json", records)
+    return records
+
+
 def record(folder, kind: str, row: int, prompt: str, made: dict[str, Tensor], verdicts) -> dict[str, Any]:
     """One prompt with both pictures on disk and what the judge said of them."""
     entry: dict[str, Any] = {"prompt": prompt}

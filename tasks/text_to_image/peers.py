@@ -30,7 +30,7 @@ def measure(task: "TextToImage", settings: PeerConfig, samples: int) -> dict[str
     row: dict[str, Any] = {"steps": peer.steps, "guidance": peer.guidance}
     row["seconds_per_image"] = peer.seconds(evaluate.repeated(prompts, TIMED), evaluate.EVALUATION_SEED)
     row |= judged(task, peer, images, prompts) | scored(task, images, prompts)
-    save(task, settings.name, prompts, images)
+    save(task, settings, prompts, images)
     return row | {"told": {"prompts": samples, **peer.facts()}}
 
 
@@ -68,11 +68,12 @@ def scored(task: "TextToImage", images: Tensor, prompts: list[str]) -> dict[str,
     return scores.measure(opened, {"peer": images.to(task.device)}, prompts)["peer"] | {"scores": scores.facts(opened)}
 
 
-def save(task: "TextToImage", name: str, prompts: list[str], images: Tensor) -> None:
-    """The pictures of the prompts that the run shows, for the preference page and for looking."""
+def save(task: "TextToImage", settings: PeerConfig, prompts: list[str], images: Tensor) -> None:
+    """The pictures of the first prompts, those that the run shows, for the preference page and for looking."""
+    name = settings.name
     folder = task.folder.evaluation / "peers" / name
     records = []
-    for row in range(min(evaluate.SHOWN, len(prompts))):
+    for row in range(min(settings.keep, len(prompts))):
         save_image(images[row], folder / f"{row:04d}.png")
         records.append({"prompt": prompts[row], "picture": str(Path("evaluation/peers", name, f"{row:04d}.png"))})
     write_json(folder / "pictures.json", records)

@@ -212,6 +212,11 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
 
+    def pairs(self, weights: dict[str, Tensor], count: int) -> list[dict[str, Any]]:
+        generator = self.restore(weights)
+        self.prompts = read_prompts(self.config, count)
+        return evaluate.more_pairs(self, generator, count)
+
     def evaluate_peer(self, settings: PeerConfig, samples: int) -> dict[str, Any]:
         self.prompts = read_prompts(self.config, samples)
         return peers.measure(self, settings, samples)
