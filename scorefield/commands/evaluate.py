@@ -5,6 +5,7 @@ With ``--pipeline`` any diffusers pipeline is measured in their place, on the sa
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,9 @@ def execute(arguments: argparse.Namespace) -> int:
     figures = task.evaluate(weights, arguments.samples or task.config.evaluation.samples)
     if not is_main():  # the others drew and read their share of the pictures
         return 0
-    summary = task.folder.summary() | figures | {"evaluated_checkpoint": newest.name}
+    summary = (
+        task.folder.summary() | figures | {"evaluated_checkpoint": newest.name, "evaluated_with": asked(arguments)}
+    )
     task.folder.write_summary(summary)
     page = build_report(task.folder.path)
     print_result(summary)
@@ -61,20 +64,14 @@ def execute(arguments: argparse.Namespace) -> int:
 def measure_peer(task, arguments: argparse.Namespace) -> int:
     """Measure a pipeline on the run's prompts and put it into the run's table."""
     from scorefield import config as configuration
+    from scorefield.commands.run import print_result
     from scorefield.evaluation.peers import PeerConfig
+    from scorefield.report.page import build_report
 
     settings = configuration.load(PeerConfig, None, [f"pipeline={arguments.pipeline}", *arguments.overrides])
     task.folder.lock()
-    add_peer(task, settings, arguments.samples or task.config.evaluation.samples)
-    return 0
-
-
-def add_peer(task, settings, samples: int) -> None:
-    """One more row of summary.json's "peers"; the page is built anew."""
-    from scorefield.commands.run import print_result
-    from scorefield.report.page import build_report
-
-    row = task.evaluate_peer(settings, samples)
+    row = task.evaluate_peer(settings, arguments.samples or task.config.evaluation.samples)
+    row["told"]["evaluated_with"] = asked(arguments)
     summary = task.folder.summary()
     told = row.pop("scores", {})
     if told:
@@ -83,6 +80,13 @@ def add_peer(task, settings, samples: int) -> None:
     task.folder.write_summary(summary)
     print_result(summary)
     print(f"report: {build_report(task.folder.path)}")
+    return 0
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The scores that were asked for on the command line, as the summary keeps them."""
+    names = getattr(arguments, "scores", None) or ""
+    return {"scores": names.split(",") if names else [], "options": list(getattr(arguments, "score_option", []))}
 
 
 def adapt(task, arguments: argparse.Namespace) -> None:

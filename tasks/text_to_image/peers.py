@@ -1,6 +1,7 @@
 """Measure a peer's pictures of a run's own held-out prompts, with the figures that the run's players have."""
 
 import importlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def measure(task: "TextToImage", settings: PeerConfig, samples: int) -> dict[str
     row["seconds_per_image"] = peer.seconds(evaluate.repeated(prompts, TIMED), evaluate.EVALUATION_SEED)
     row |= judged(task, peer, images, prompts) | scored(task, images, prompts)
     save(task, settings, prompts, images)
-    return row | {"told": {"prompts": samples, **peer.facts()}}
+    return row | {"told": {"prompts": samples, **peer.facts(), "settings": asdict(settings)}}
 
 
 def as_the_run(task: "TextToImage", images: Tensor) -> Tensor:
