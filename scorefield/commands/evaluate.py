@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")
     parser.add_argument("--save-reference", help="where to write the statistics of the real pictures (.npz)")
     parser.add_argument("--nearest", type=int, help="show so many pictures beside the nearest real ones")
+    parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--pipeline", help="measure this diffusers folder or hub id instead, as a row of the run's table"
     )
@@ -27,7 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the pipeline is called: steps=1 guidance=0 scheduler=EulerDiscreteScheduler name=turbo lora=FILE "
         "scheduler_options.timestep_spacing=trailing call.height=512 dtype=float16 variant=fp16 batch=4",
     )
-    parser.add_argument("--device", default="auto")
 
 
 def execute(arguments: argparse.Namespace) -> int:

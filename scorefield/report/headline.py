@@ -67,7 +67,8 @@ def headline(folder: RunFolder) -> Headline:
         preferred = "–" if who == "student" else voted(vote)
         shown = ["–" if steps is None else figure(steps), *cells, preferred]
         texts.append([who, *shown, MISSING if took is None else seconds(took)])
-        values.append([who, None if steps is None else int(steps), *(number(row.get(key)) for key in columns), number(vote.get("rate")), took])
+        means = [number(row.get(key)) for key in columns]
+        values.append([who, None if steps is None else int(steps), *means, number(vote.get("rate")), took])
     return Headline(head, texts, values, notes(folder, summary, rows, votes))
 
 

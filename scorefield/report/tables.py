@@ -95,16 +95,16 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     return {"head": [names.get(k, k.replace("_", " ")) for k in keys], "rows": rows}
 
 
-def peers(data: RunData) -> dict[str, dict[str, Any]]:
-    """Other pipelines that were measured on the run's prompts."""
-    found = data.summary.get("peers")
-    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
-
-
 def distance_name(data: RunData) -> str:
     """What the Fréchet distance is called: by its feature network (FID, FD-judge), where the summary says it."""
     name = data.summary.get("frechet_name")
     return name if isinstance(name, str) and name else NAMES["frechet"]
+
+
+def peers(data: RunData) -> dict[str, dict[str, Any]]:
+    """Other pipelines that were measured on the run's prompts."""
+    found = data.summary.get("peers")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
 def headline(data: RunData) -> str:
