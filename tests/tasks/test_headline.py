@@ -92,3 +92,21 @@ def test_scores_that_cannot_be_had_end_it_in_one_sentence(run, words, capsys):
     assert main(["headline", str(run), *words, "--device", "cpu"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not (run / "headline.md").exists()
+
+
+def test_scores_are_measured_once_for_the_run_and_its_peers(run, tmp_path, capsys):
+    pytest.importorskip("scorefield.evaluation.scores")
+    from tests.evaluation.clips import write_clip
+
+    clip = write_clip(tmp_path / "clip")
+    entries = [{"name": "turbo", "pipeline": str(families.write("sd_eps", tmp_path / "turbo")), "steps": 2}]
+    (tmp_path / "peers.yaml").write_text(yaml.safe_dump(entries))
+    words = ["headline", str(run), "--peers", str(tmp_path / "peers.yaml"), "--device", "cpu"]
+    words += ["--scores", "pickscore", "--score-option", f"pickscore.path={clip}"]
+    assert main(words) == 0
+    found = table(run)
+    assert found[0][4] == "PickScore"
+    assert len({float(row[4]) for row in found[1:]}) == 3
+    assert capsys.readouterr().out.count("scorefield evaluate") == 2
+    assert main(words) == 0
+    assert "scorefield evaluate" not in capsys.readouterr().out
