@@ -17,8 +17,9 @@ from tasks.text_to_image import export
 from tests.teachers import families
 
 PROMPT = "a blue robot, front view"  # of the README's code
-QUICK = ("sd_eps", "sd_v_zero_snr", "sd3_without_t5", "flux_dev", "sana", "pixart_sigma")
-LATENT = [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in families.MAKERS if n != "dit"]
+SLOW = ("sd_v", "sd_v_zero_snr", "sdxl", "sd3", "flux_schnell", "sana")  # other families go the same way
+LATENT = [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in families.MAKERS if n != "dit"]
+LORAS = ["sd_eps", "sdxl", "sd3", "flux_dev", pytest.param("sana", marks=pytest.mark.slow), "pixart_sigma"]
 
 
 def code_of(readme: str, place: int, **replaced: str) -> str:
@@ -109,7 +110,7 @@ def laid(ours) -> OneStepGenerator:
     return OneStepGenerator(ours.denoiser(null=False), ours.latent_shape, ours.nearest_sigma(2.5))
 
 
-@pytest.mark.parametrize("name", ["sd_eps", "sdxl", "sd3", "flux_dev", "sana", "pixart_sigma"])
+@pytest.mark.parametrize("name", LORAS)
 def test_stock_diffusers_loads_the_lora(name, tmp_path, monkeypatch):
     ours = families.teacher(name, families.write(name, tmp_path / "teacher"))
     generator, z = adapted(ours), start_noise(ours)

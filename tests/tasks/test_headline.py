@@ -39,6 +39,7 @@ def test_one_command_measures_the_peers_and_writes_the_table(run, tmp_path, caps
     assert main(words) == 0  # what is there is not measured again
     assert "scorefield evaluate" not in capsys.readouterr().out
     assert json.loads((run / "summary.json").read_text())["peers"] == peers
+    assert main(["evaluate", str(run), "--device", "cpu"]) == 0  # measuring the run anew keeps its peers
     entries[0]["steps"] = 3
     (tmp_path / "peers.yaml").write_text(yaml.safe_dump(entries))
     assert main(words) == 0

@@ -48,8 +48,6 @@ def test_a_pipeline_joins_the_table_of_a_run(run, turbo, capsys):
     found = load_image(run / pictures[3]["picture"])
     assert (found - expected).abs().max() <= 1.01 / 255
     assert found.std() > 0.02
-    assert main(["evaluate", str(run), "--device", "cpu"]) == 0  # measuring the run anew keeps its peers
-    assert json.loads((run / "summary.json").read_text())["peers"]["turbo"] == row
 
 
 def test_real_pictures_in_a_peers_place_score_as_real_ones(run, turbo, monkeypatch):
@@ -69,6 +67,7 @@ def test_real_pictures_in_a_peers_place_score_as_real_ones(run, turbo, monkeypat
     assert row["diversity"] > 0.1
 
 
+@pytest.mark.slow
 def test_an_exported_lora_is_laid_on_its_base(tmp_path, monkeypatch):
     from scorefield.export.lora import KOHYA
     from tests.tasks import test_exports as exports
