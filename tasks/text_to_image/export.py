@@ -34,6 +34,7 @@ class Wanted:
     """What is to be written, and what its card says beside the run.
 
     Attributes:
+        teacher: as the configuration names it.
         only: "" for all that the run has, else "pipeline", "lora" or "kohya".
         base_model: hub id of the teacher, where the card cannot tell. license, license_link: of the result.
     """
@@ -42,6 +43,7 @@ class Wanted:
     base_model: str = ""
     license: str = ""
     license_link: str = ""
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if self.only and self.only not in ONLY:
@@ -62,7 +64,7 @@ def write(teacher: PipelineTeacher, generator: OneStepGenerator, folder: RunFold
     view = generator.denoiser if isinstance(generator.denoiser, AdapterView) else None
     if given.only in ("lora", "kohya") and view is None:
         raise UserError(f"--only {given.only} needs a student that is an adapter: this run has generator.kind=full")
-    base = base_of(teacher.path, given.base_model, given.license, given.license_link)
+    base = base_of(given.teacher or teacher.path, given.base_model, given.license, given.license_link)
     lora = lora_of(view) if view is not None and (given.has("lora") or given.has("kohya")) else None
     laid = lora and lora_schedule(teacher, generator, strict=bool(given.only))
     whole = schedule_for(teacher, generator) if given.has("pipeline") else None
@@ -128,6 +130,12 @@ def assembled(teacher: PipelineTeacher, network: Any, schedule: Schedule) -> Any
     return stock
 
 
+def place_of(path: str) -> str:
+    """Where a base lies, as Python is told: an asset by its place in this repository."""
+    asset = "/" not in path and not Path(path).is_dir()
+    return f"assets/{path}/pipeline" if asset else path
+
+
 def prompt_of(teacher: PipelineTeacher) -> str:
     """A prompt as Python, for the card."""
     if teacher.index["_class_name"] == "DiTPipeline":
@@ -164,7 +172,9 @@ def write_adapter(
         lora_files.write_kohya(teacher, lora, folder)
     else:
         layout, missing = lora_files.write_lora(teacher, lora, folder)
-        code = usage.adapter(teacher, schedule, base.hub or teacher.path, f"{name}/lora", layout, prompt_of(teacher))
+        code = usage.adapter(
+            teacher, schedule, base.hub or place_of(base.path), f"{name}/lora", layout, prompt_of(teacher)
+        )
         parts.append(f"```python\n{code}```")
         if layout == "peft":
             parts.append(f"{teacher.index['_class_name']} has no `load_lora_weights`: the layout is peft's.")

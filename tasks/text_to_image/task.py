@@ -230,7 +230,7 @@ class TextToImage(Task):
         license: str = "",
         license_link: str = "",
     ) -> Path:
-        wanted = export.Wanted(only, base_model, license, license_link)
+        wanted = export.Wanted(only, base_model, license, license_link, self.config.teacher.path)
         generator = self.restore(weights)
         if not isinstance(generator, OneStepGenerator) or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"

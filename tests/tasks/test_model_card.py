@@ -10,6 +10,7 @@ from scorefield.errors import UserError
 from scorefield.export.card import Card, base_of
 from scorefield.files import write_json
 from scorefield.runfolder import RunFolder
+from tasks.text_to_image.export import place_of
 
 MEASURED = {"prompt_accuracy": 0.75, "frechet": 0.123456, "precision": 0.5, "recall": 0.25, "diversity": 0.5}
 
@@ -69,6 +70,9 @@ def test_the_licence_is_the_teachers_own(tmp_path):
     assert known.license_name == "flux-1-dev-non-commercial-license"
     assert base_of(str(tmp_path)).license == ""
     assert base_of("toybox").license == "apache-2.0"
+    assert base_of("toybox").name == "toybox"
+    assert place_of("toybox") == "assets/toybox/pipeline"
+    assert place_of(str(tmp_path)) == str(tmp_path)
     with pytest.raises(UserError, match="did you mean"):
         base_of(str(tmp_path), license="apache-2")
 
