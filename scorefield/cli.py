@@ -15,6 +15,8 @@ VERBS = {
     "sample": "write pictures from a finished or running run",
     "evaluate": "measure a run's generator anew",
     "export": "write the generator as a folder that stock diffusers loads",
+    "headline": "write the table of scores, people's preference and speed of a run's student, teacher and peers",
+    "preference": "write a blind page on which people choose between pictures, or score its answers",
     "report": "rebuild the page of a run or of a comparison",
     "bench": "time a preset's iteration with random weights against its bare network passes",
     "list": "name the tasks, presets, comparisons, parts and plugins at hand",

@@ -89,6 +89,14 @@ class Task:
         """Measure saved weights anew; returns the summary's objects."""
         raise NotImplementedError
 
+    def pairs(self, checkpoint: dict[str, Tensor], count: int) -> list[dict[str, Any]]:
+        """Draw ``count`` pairs into the run folder: records as those of evaluation/pairs.json."""
+        raise UserError(f"task {self.name} draws no more pairs of pictures than it kept")
+
+    def evaluate_peer(self, settings: Any, samples: int) -> dict[str, Any]:
+        """The row of a diffusers pipeline (``scorefield.evaluation.peers.PeerConfig``) on the task's own prompts."""
+        raise UserError(f"task {self.name} has no prompts that another pipeline could be measured on")
+
     def export(self, checkpoint: dict[str, Tensor], out: Path) -> Path:
         """Write the generator in the form that other tools load."""
         raise NotImplementedError

@@ -1,7 +1,11 @@
-"""``scorefield evaluate RUN``: measure a run's newest weights anew and rebuild its page."""
+"""``scorefield evaluate RUN``: measure a run's newest weights anew and rebuild its page.
+
+With ``--pipeline`` any diffusers pipeline is measured in their place, on the same prompts, and joins the run's table.
+"""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where a score's weights lie, for example clip.path=FOLDER; may be repeated",
     )
     parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--pipeline", help="measure this diffusers folder or hub id instead, as a row of the run's table"
+    )
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="how the pipeline is called: steps=1 guidance=0 scheduler=EulerDiscreteScheduler name=turbo lora=FILE "
+        "scheduler_options.timestep_spacing=trailing call.height=512 dtype=float16 variant=fp16 batch=4",
+    )
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -33,19 +48,53 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.samples is not None and arguments.samples < 2:
         raise UserError(f"--samples must be at least 2, not {arguments.samples}")
+    if arguments.overrides and not arguments.pipeline:
+        raise UserError(f'"{arguments.overrides[0]}" says how a pipeline is called: name one with --pipeline')
     task, weights, newest = open_run(arguments.run, arguments.device)
     adapt(task, arguments)
+    if arguments.pipeline:
+        return measure_peer(task, arguments)
     if is_main():
         task.folder.lock()
     figures = task.evaluate(weights, arguments.samples or task.config.evaluation.samples)
     if not is_main():  # the others drew and read their share of the pictures
         return 0
-    summary = task.folder.summary() | figures | {"evaluated_checkpoint": newest.name}
+    summary = (
+        task.folder.summary() | figures | {"evaluated_checkpoint": newest.name, "evaluated_with": asked(arguments)}
+    )
     task.folder.write_summary(summary)
     page = build_report(task.folder.path)
     print_result(summary)
     print(f"report: {page}")
     return 0
+
+
+def measure_peer(task, arguments: argparse.Namespace) -> int:
+    """Measure a pipeline on the run's prompts and put it into the run's table."""
+    from scorefield import config as configuration
+    from scorefield.commands.run import print_result
+    from scorefield.evaluation.peers import PeerConfig
+    from scorefield.report.page import build_report
+
+    settings = configuration.load(PeerConfig, None, [f"pipeline={arguments.pipeline}", *arguments.overrides])
+    task.folder.lock()
+    row = task.evaluate_peer(settings, arguments.samples or task.config.evaluation.samples)
+    row["told"]["evaluated_with"] = asked(arguments)
+    summary = task.folder.summary()
+    told = row.pop("scores", {})
+    if told:
+        summary["scores"] = told | (summary.get("scores") or {})
+    summary["peers"] = (summary.get("peers") or {}) | {settings.name: row}
+    task.folder.write_summary(summary)
+    print_result(summary)
+    print(f"report: {build_report(task.folder.path)}")
+    return 0
+
+
+def asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The scores that were asked for on the command line, as the summary keeps them."""
+    names = getattr(arguments, "scores", None) or ""
+    return {"scores": names.split(",") if names else [], "options": list(getattr(arguments, "score_option", []))}
 
 
 def adapt(task, arguments: argparse.Namespace) -> None:

@@ -169,14 +169,16 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
     rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
+    rows += (summary.get("peers") or {}).items()
     known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
     known += ["precision", "recall", "diversity", *(summary.get("scores") or {}), "seconds_per_image"]
     keys = [key for key in known if any(row.get(key) is not None for _, row in rows)]
     if not rows or not keys:
         return
     names = {"frechet": str(summary.get("frechet_name") or "frechet")}
-    print(f"{'':8}" + "".join(f"{names.get(key, key):>19}" for key in keys))
+    width = max(8, *(len(who) + 1 for who, _ in rows))
+    print(f"{'':{width}}" + "".join(f"{names.get(key, key):>19}" for key in keys))
     for who, row in rows:
         cells = [row.get(key) for key in keys]
         texts = ["" if c is None else str(c) if isinstance(c, int) else f"{c:.4f}" for c in cells]
-        print(f"{who:8}" + "".join(f"{text:>19}" for text in texts))
+        print(f"{who:{width}}" + "".join(f"{text:>19}" for text in texts))

@@ -9,7 +9,7 @@ from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Batch
 from scorefield.generators.one_step import ConditionSource, OneStepGenerator, no_condition
-from scorefield.noise import karras_sigmas
+from scorefield.noise import DiscreteVP, karras_sigmas
 from scorefield.random import Draws
 
 
@@ -26,7 +26,8 @@ class FewStepGenerator(OneStepGenerator):
         denoiser, shape, init_sigma, conditions: as for ``OneStepGenerator``.
         steps: 1 to 16.
         sigmas: noise levels from ``init_sigma`` down, ``steps`` of them; left out: even in the teacher's own timesteps
-            (DMD2's 999, 749, 499, 249 at 4), or on the Karras grid where it has none.
+            (DMD2's 999, 749, 499, 249 at 4), or on the Karras grid where it has none. A teacher of discrete timesteps
+            has them at its nearest ones, as stock schedulers can only name those.
 
     Raises:
         UserError: a wrong number of levels, or levels that do not fall.
@@ -45,7 +46,7 @@ class FewStepGenerator(OneStepGenerator):
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 16:
             raise UserError(f"generator.options.steps must be 1 to 16, not {steps!r}")
         self.steps = steps
-        self.sigmas = [init_sigma, *list(sigmas)[1:]] if sigmas else self._levels(steps)
+        self.sigmas = [init_sigma, *map(self._known, list(sigmas)[1:])] if sigmas else self._levels(steps)
         if len(self.sigmas) != steps or any(not low < high for high, low in pairwise(self.sigmas)):
             raise UserError(f"generator.options.sigmas must be {steps} falling noise levels, not {list(sigmas or [])}")
         count = torch.Size(shape).numel()
@@ -59,7 +60,13 @@ class FewStepGenerator(OneStepGenerator):
             even = torch.tensor(shares, dtype=torch.float64)
             return karras_sigmas(even, max(self.denoiser.sigma_min, 0.002), self.init_sigma).tolist()
         first = process.timestep(torch.tensor([self.init_sigma], dtype=torch.float64))
-        return [self.init_sigma, *(process.ve_sigma(share * first).item() for share in shares[1:])]
+        return [self.init_sigma, *(self._known(process.ve_sigma(share * first).item()) for share in shares[1:])]
+
+    def _known(self, sigma: float) -> float:
+        process = getattr(self.denoiser, "process", None)
+        if not isinstance(process, DiscreteVP):
+            return float(sigma)
+        return process.ve_sigma(process.nearest(torch.tensor([sigma], dtype=torch.float64)).double()).item()
 
     @torch.no_grad()
     def draw(self, draws: Draws) -> Batch:

@@ -81,7 +81,8 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     if not data.part(right):
         return None
     scored = score_keys(data)
-    objects = {name: {k: v for k, v in data.part(name).items() if k not in scored} for name in ROWS}
+    rows = {name: data.part(name) for name in ROWS} | peers(data)
+    objects = {name: {k: v for k, v in figures.items() if k not in scored} for name, figures in rows.items()}
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra
@@ -124,6 +125,12 @@ def distance_name(data: RunData) -> str:
     """What the Fréchet distance is called: by its feature network (FID, FD-judge), where the summary says it."""
     name = data.summary.get("frechet_name")
     return name if isinstance(name, str) and name else NAMES["frechet"]
+
+
+def peers(data: RunData) -> dict[str, dict[str, Any]]:
+    """Other pipelines that were measured on the run's prompts."""
+    found = data.summary.get("peers")
+    return {k: v for k, v in found.items() if isinstance(v, dict)} if isinstance(found, dict) else {}
 
 
 def headline(data: RunData) -> str:

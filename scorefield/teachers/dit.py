@@ -33,6 +33,7 @@ class DiT(PipelineTeacher):
 
     pipelines = ("DiTPipeline",)
     scales_start = False
+    takes_latents = False
     denoiser_class = DiTDenoiser
 
     def __post_init__(self) -> None:

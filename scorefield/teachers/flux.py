@@ -64,6 +64,7 @@ class Flux(PipelineTeacher):
     pipelines = ("FluxPipeline",)
     input_layer = "x_embedder"
     denoiser_class = FluxDenoiser
+    kohya = "flux"
 
     embedded_guidance: float = 3.5
 
@@ -75,6 +76,11 @@ class Flux(PipelineTeacher):
     def stock_options(self) -> dict[str, Any]:
         told = {"guidance_scale": self.embedded_guidance, "max_sequence_length": self.max_tokens}
         return super().stock_options() | told
+
+    def stock_latents(self) -> tuple[int, ...]:
+        """FLUX's pipeline takes them packed: (patches, channels of a patch)."""
+        channels, height, width = self.latent_shape
+        return (height // 2) * (width // 2), 4 * channels
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:

@@ -59,6 +59,15 @@ def load(loader, path: str, part: str, **options):
         raise UserError(explain(error, path, part, options.get("variant", ""))) from error
 
 
+def absent(index: dict[str, Any], kind: Any) -> list[str]:
+    """Parts that model_index.json goes without and that the pipeline's class ``kind`` must be told are None."""
+    return [
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and value[0] is None and name not in kind._optional_components
+    ]
+
+
 def explain(error: Exception, path: str, part: str, variant: str = "") -> str:
     """Why ``part`` of ``path`` cannot be had and what to do about it, in one sentence."""
     names = {type(link).__name__ for link in chain(error)}

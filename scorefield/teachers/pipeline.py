@@ -40,13 +40,16 @@ class PipelineTeacher(Teacher):
 
     Class attributes of a family: ``pipelines``, the classes in model_index.json that it reads; ``network_part``, where
     the denoising network lies; ``input_layer``, its first layer, which is linear; ``scales_start``, whether the stock
-    pipeline multiplies start noise by the scheduler's ``init_noise_sigma``; ``denoiser_class``.
+    pipeline multiplies start noise by the scheduler's ``init_noise_sigma``; ``takes_latents``, whether it is called
+    with start noise; ``kohya``, the layout in ``scorefield.export.kohya`` of its LoRA, "" for none; ``denoiser_class``.
     """
 
     pipelines: ClassVar[tuple[str, ...]] = ()
     network_part: ClassVar[str] = "transformer"
     input_layer: ClassVar[str] = "pos_embed.proj"
     scales_start: ClassVar[bool] = True
+    takes_latents: ClassVar[bool] = True
+    kohya: ClassVar[str] = ""
     denoiser_class: ClassVar[type[NativeDenoiser]] = NativeDenoiser
 
     path: str
@@ -174,6 +177,10 @@ class PipelineTeacher(Teacher):
         """Arguments with which the stock pipeline makes this adapter's unguided pictures."""
         size = self.compression() * self.latent_shape[1]
         return {"guidance_scale": 1.0} | ({"height": size, "width": size} if self.resolution else {})
+
+    def stock_latents(self) -> tuple[int, ...]:
+        """Shape of one sample as the stock pipeline takes it for ``latents``."""
+        return self.latent_shape
 
     # ------------------------------------------------------------------ text
 

@@ -34,6 +34,7 @@ class SD3(PipelineTeacher):
 
     pipelines = ("StableDiffusion3Pipeline",)
     denoiser_class = SD3Denoiser
+    kohya = "mmdit"
 
     def stock_options(self) -> dict[str, Any]:
         return super().stock_options() | {"max_sequence_length": self.max_tokens}

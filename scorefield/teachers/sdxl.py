@@ -32,6 +32,7 @@ class SDXL(StableDiffusion):
 
     pipelines = ("StableDiffusionXLPipeline",)
     denoiser_class = SDXLDenoiser
+    kohya = "sgm"
 
     def wrap(self, network, null: Condition | None = None) -> NativeDenoiser:
         denoiser = super().wrap(network, null)

@@ -44,6 +44,7 @@ class StableDiffusion(PipelineTeacher):
     network_part = "unet"
     input_layer = "conv_in"
     denoiser_class = UNetDenoiser
+    kohya = "unet"
 
     def text_length(self) -> int:
         return CLIP_TOKENS

@@ -177,14 +177,15 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     result: dict[str, Any] = {
         "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
         "student": {"steps": generator.steps},
+        "evaluated_prompts": samples,
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
     if settings.judge == "none":
         keys = ("prompt_accuracy", "frechet", "precision", "recall", "diversity")
         result = {"real": {"steps": None, "seconds_per_image": None}} | result
-        for row in result.values():
-            row.update(dict.fromkeys(keys))
+        for who in ("real", "teacher", "student"):
+            result[who].update(dict.fromkeys(keys))
         result["feature_network"] = None
         add_scores(task, result, made, prompts)
         save_pairs(folder, prompts, made, None)
@@ -238,6 +239,16 @@ def save_pairs(folder, prompts: list[str], made: dict[str, Tensor], verdicts) ->
     for name, rows in (("pairs", shown), ("worst", worst)):
         records = [record(folder, name, row, prompts[row], made, verdicts) for row in rows]
         write_json(folder.evaluation / f"{name}.json", records)
+
+
+def more_pairs(task: "TextToImage", generator: Generator, count: int) -> list[dict[str, Any]]:
+    """evaluation/more.json: the first ``count`` held-out prompts by both, the first of them as in ``save_pairs``."""
+    pictures = Pictures(task, generator)
+    prompts, z = repeated(task.prompts.held_out, count), pictures.noise(count, EVALUATION_SEED)
+    made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
+    records = [record(task.folder, "more", row, prompts[row], made, None) for row in range(count)]
+    write_json(task.folder.evaluation / "more.json", records)
+    return records
 
 
 def record(folder, kind: str, row: int, prompt: str, made: dict[str, Tensor], verdicts) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scorefield import noise_laws, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.evaluation import sweep
+from scorefield.evaluation.peers import PeerConfig
 from scorefield.generators.base import GENERATORS, Generator
 from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
@@ -35,7 +36,7 @@ from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, s
 from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training.evaluations import PAIRED
 
-from . import evaluate, export
+from . import evaluate, export, peers
 from .prompts import make_cache, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
@@ -275,11 +276,27 @@ class TextToImage(Task):
         self.prompts = read_prompts(self.config, samples)
         return evaluate.full(self, generator, samples)
 
-    def export(self, weights: dict[str, Tensor], out: Path) -> Path:
+    def pairs(self, weights: dict[str, Tensor], count: int) -> list[dict[str, Any]]:
         generator = self.restore(weights)
-        if type(generator) is not OneStepGenerator or not isinstance(self.pipeline, PipelineTeacher):
+        self.prompts = read_prompts(self.config, count)
+        return evaluate.more_pairs(self, generator, count)
+
+    def evaluate_peer(self, settings: PeerConfig, samples: int) -> dict[str, Any]:
+        self.prompts = read_prompts(self.config, samples)
+        return peers.measure(self, settings, samples)
+
+    def export(
+        self,
+        weights: dict[str, Tensor],
+        out: Path,
+        only: str = "",
+        base_model: str = "",
+        license: str = "",
+        license_link: str = "",
+    ) -> Path:
+        wanted = export.Wanted(only, base_model, license, license_link, self.config.teacher.path)
+        generator = self.restore(weights)
+        if not isinstance(generator, OneStepGenerator) or not isinstance(self.pipeline, PipelineTeacher):
             named = f"teacher.name={self.config.teacher.name} generator.name={self.config.generator.name}"
-            raise UserError(f"stock diffusers runs no {named}: only one_step of a diffusers pipeline is exported")
-        if isinstance(generator.denoiser, shared.AdapterView):
-            generator.denoiser = shared.merged(generator.denoiser)
-        return export.write_pipeline(self.pipeline, generator, out)
+            raise UserError(f"stock diffusers runs no {named}: only students of a diffusers pipeline are exported")
+        return export.write(self.pipeline, generator, self.folder, out, wanted)

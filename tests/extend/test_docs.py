@@ -16,6 +16,7 @@ from scorefield import losses, noise_laws
 from scorefield.cli import VERBS, module_of
 from scorefield.commands.run import passes_per_iteration
 from scorefield.errors import UserError
+from scorefield.evaluation.peers import PeerConfig
 from scorefield.evaluation.scores import SCORES
 from scorefield.losses import DISTANCES, LOSSES
 from scorefield.losses.weighting import GENERATOR_WEIGHTINGS
@@ -35,6 +36,7 @@ KNOWN = list(dict.fromkeys(key for config in CONFIGS for key in configuration.do
 FREE = list(dict.fromkeys(key for config in CONFIGS for key in configuration.free_sections(config)))
 SECTIONS = {key.split(".")[0] for key in KNOWN}
 TRAININGS = {"train-teacher": PretrainConfig, "train-edm": EDMTrainConfig, "train-gan": GANTrainConfig}
+OWN = TRAININGS | {"evaluate": PeerConfig}  # verbs whose key=value words are not a task's
 EXTRA = {"ring.radius", "ring.std", "loss.temperature"}  # of CONTRIBUTING's own package
 
 
@@ -174,7 +176,8 @@ def complaint(words: list[str]) -> str | None:
         return f"no verb {verb}"
     parser = argparse.ArgumentParser(exit_on_error=False)
     importlib.import_module(f"scorefield.commands.{module_of(verb)}").add_arguments(parser)
-    keys = configuration.dotted_keys(TRAININGS[verb]) if verb in TRAININGS else [*KNOWN, *EXTRA]
+    keys = configuration.dotted_keys(OWN[verb]) if verb in OWN else [*KNOWN, *EXTRA]
+    free = configuration.free_sections(OWN[verb]) if verb in OWN else FREE
     flags = {flag for action in parser._actions for flag in action.option_strings}
     for before, word in zip(["", *rest], rest, strict=False):
         if word.startswith("--") and word not in flags:
@@ -183,10 +186,11 @@ def complaint(words: list[str]) -> str | None:
             word = f"evaluation.score_options.{word}"
         if "=" in word and not word.startswith("-") and "images=N" not in word and ":" not in word:
             try:
-                key = configuration.parse_override(word, keys, FREE)[0]
+                key = configuration.parse_override(word, keys, free)[0]
             except UserError as error:
                 return None if word.startswith("network_evaluations=") else str(error)
-            if key not in keys and not is_key(key):
+            inside = verb in OWN and key.partition(".")[0] in free
+            if key not in keys and not inside and not is_key(key):
                 return f"no key {key}"
     return None
 

@@ -10,6 +10,7 @@ from scorefield.generators.base import Batch
 from scorefield.generators.one_step import OneStepGenerator
 from scorefield.images import load_image
 from scorefield.random import Draws
+from scorefield.runfolder import RunFolder
 from scorefield.training import checkpoint
 from tasks.text_to_image import export
 from tests.teachers import families
@@ -43,7 +44,8 @@ def test_stock_diffusers_runs_the_exported_generator_in_one_step(name, tmp_path)
     prompts = ["thing 7", "item 3"] if name == "dit" else PROMPTS
     before = generator.denoiser.network.get_submodule(ours.input_layer).weight.detach().clone()
     scaling = ours.part("vae").config.scaling_factor
-    out = export.write_pipeline(ours, generator, tmp_path / "export" / name)
+    (tmp_path / "config.yaml").write_text("task: text_to_image\n")
+    out = export.write(ours, generator, RunFolder(tmp_path), tmp_path / "export" / name, export.Wanted())
     assert torch.equal(generator.denoiser.network.get_submodule(ours.input_layer).weight, before)
     assert ours.part("vae").config.scaling_factor == scaling
     z, condition = families.start(ours.latent_shape), ours.encode(prompts)

@@ -1,0 +1,1 @@
+"""Blind comparisons by people: a page that asks, and what its answers say."""
