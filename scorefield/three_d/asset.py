@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from scorefield.errors import UserError
 from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.decimation import closed, decimate
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
@@ -54,6 +55,28 @@ def check_libraries() -> None:
         need(module)
 
 
+def extract(
+    field: Field, resolution: int = 96, threshold: float | None = None, faces: int = 8000
+) -> tuple[mesh.Mesh, dict[str, Any]]:
+    """Mesh of a field, reduced to ``faces``, and its facts with the threshold that was used.
+
+    Args:
+        resolution: lattice points a side, 8 or more. threshold: a density; None chooses it.
+
+    Raises:
+        UserError: an empty or non-finite field, a threshold that nothing crosses, an absurd resolution.
+    """
+    if not 8 <= resolution <= 1024:
+        raise UserError(f"the mesh resolution must lie between 8 and 1024, not {resolution}")
+    if faces < 100:
+        raise UserError(f"a mesh needs 100 faces at least, not {faces}")
+    density = mesh.density_grid(field, resolution)
+    level = mesh.choose_threshold(density, field.bound)  # says so when the field is empty, whatever the threshold is
+    level = level if threshold is None else threshold
+    made = decimate(mesh.keep_large(closed(mesh.march(density, field.bound, level))), faces)
+    return made, mesh.facts(made) | {"threshold": level}
+
+
 def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:
     """A textured mesh of ``field`` and its facts (watertight, components, faces, vertices, threshold).
 
@@ -64,7 +87,7 @@ def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, 
     if isinstance(field, HoldsMesh):
         own = field.mesh()
         return own, mesh.facts(mesh.welded(own))
-    made, facts = mesh.extract(field, config.resolution, config.threshold or None, config.faces)
+    made, facts = extract(field, config.resolution, config.threshold or None, config.faces)
     made = unwrap.unwrap(made, config.texture)
     return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
 

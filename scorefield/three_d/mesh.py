@@ -1,4 +1,4 @@
-"""From a density field to a closed triangle mesh: grid, threshold, marching cubes, cleaning, decimation."""
+"""From a density field to a closed triangle mesh: grid, threshold, marching cubes, cleaning, and its facts."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ from scorefield.three_d.field import Field
 CHUNK = 262_144  # points of a field asked at a time
 FAINTEST = 0.5  # opacity that the most opaque straight line through the field must reach
 AS_GOOD = 0.02  # of overlap, between thresholds that are told apart by something else
-AGGRESSION = (7.0, 5.0, 3.0)  # of fast_simplification, the first is its default
 LEAST_PIXELS = 4  # lines that reach it
 
 
@@ -152,34 +151,6 @@ def select(mesh: Mesh, rows: np.ndarray) -> Mesh:
     return Mesh(mesh.vertices[used], places.reshape(faces.shape).astype(np.int64))
 
 
-def decimate(mesh: Mesh, faces: int) -> Mesh:
-    """At most about ``faces`` triangles by quadric edge collapse; smaller meshes come back as they are.
-
-    A hasty collapse now and then pinches a closed mesh; gentler ones are tried until it stays closed. Where none does,
-    the hasty result is taken: ``facts`` says that it is open.
-    """
-    if len(mesh.faces) <= faces:
-        return mesh
-    found = [_collapse(mesh, faces, AGGRESSION[0])]
-    if facts(mesh)["watertight"]:
-        for aggression in AGGRESSION[1:]:
-            if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
-                return found[-1]
-            found.append(_collapse(mesh, faces, aggression))
-        if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
-            return found[-1]
-    return found[0]
-
-
-def _collapse(mesh: Mesh, faces: int, aggression: float) -> Mesh:
-    vertices, found = need("fast_simplification").simplify(
-        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=faces, agg=aggression
-    )
-    found = found[(found[:, 0] != found[:, 1]) & (found[:, 1] != found[:, 2]) & (found[:, 2] != found[:, 0])]
-    slim = Mesh(vertices.astype(np.float32), found.astype(np.int64))
-    return select(slim, np.ones(len(found), dtype=bool))
-
-
 def welded(mesh: Mesh) -> Mesh:
     """The shape alone, with vertices at the same place joined: what it was before unwrapping."""
     vertices, place = np.unique(mesh.vertices, axis=0, return_inverse=True)
@@ -201,25 +172,3 @@ def facts(mesh: Mesh) -> dict[str, Any]:
         "faces": len(mesh.faces),
         "vertices": len(mesh.vertices),
     }
-
-
-def extract(
-    field: Field, resolution: int = 96, threshold: float | None = None, faces: int = 8000
-) -> tuple[Mesh, dict[str, Any]]:
-    """Mesh of a field, reduced to ``faces``, and its facts with the threshold that was used.
-
-    Args:
-        resolution: lattice points a side, 8 or more. threshold: a density; None chooses it.
-
-    Raises:
-        UserError: an empty or non-finite field, a threshold that nothing crosses, an absurd resolution.
-    """
-    if not 8 <= resolution <= 1024:
-        raise UserError(f"the mesh resolution must lie between 8 and 1024, not {resolution}")
-    if faces < 100:
-        raise UserError(f"a mesh needs 100 faces at least, not {faces}")
-    density = density_grid(field, resolution)
-    level = choose_threshold(density, field.bound)  # says so when the field is empty, whatever the threshold is
-    level = level if threshold is None else threshold
-    mesh = decimate(keep_large(march(density, field.bound, level)), faces)
-    return mesh, facts(mesh) | {"threshold": level}

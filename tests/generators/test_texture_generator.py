@@ -15,7 +15,7 @@ BALL = Ball(radius=0.6, density=200.0, softness=0.01)
 
 @pytest.fixture(scope="module")
 def ball():
-    made, _ = mesh.extract(BALL, 32, 20.0, 800)
+    made, _ = asset.extract(BALL, 32, 20.0, 800)
     return bake.bake(unwrap.unwrap(made, 96), BALL, 96)
 
 
