@@ -110,7 +110,8 @@ def pairs(mesh: Mesh, rows: np.ndarray, forth: np.ndarray) -> list[tuple[int, in
     angle = np.arctan2(arms @ np.cross(axis, across), arms @ across)
     # a face that runs low to high has the solid on the side of falling angles
     turn = [row for _, row in sorted(zip(-angle, (int(row) for row in rows), strict=True))]
-    found, open_ = [], []
+    found: list[tuple[int, int]] = []
+    open_: list[int] = []
     for row in [*turn, *turn]:  # brackets on a circle: each forth closes with the next free back
         if any(row in pair for pair in found):
             continue
