@@ -154,40 +154,59 @@ class NerfGenerator(Generator):
         cameras = Cameras(latents["c2w"], latents["fovy"], (side, side))
         source = [torch.Generator(cameras.c2w.device).manual_seed(seed) for seed in latents["seed"].tolist()]
         particle = int(latents["particle"][0])
+        behind = self.backdrop(particle, cameras, latents["background"], latents["learned"])
         self.seen = self.look(
             cameras,
             particle,
-            background=self.backdrop(particle, cameras, latents["background"], latents["learned"]),
+            background=behind,
             generator=source,
             density_noise=float(latents["noise"][0]),
-            normals=ramp(self.settings.regularizers.orientation, 0) > 0
-            or max(self.settings.regularizers.orientation.values()) > 0,
+            normals=self.wants_normals(particle),
         )
-        return self.latents_of(self.seen.image)
+        return self.latents_of(self.picture(self.seen, behind, batch))
+
+    def wants_normals(self, particle: int) -> bool:
+        """Whether training renders of a particle need normals."""
+        return max(self.settings.regularizers.orientation.values()) > 0
+
+    def picture(self, seen: Render, backdrop: Tensor, batch: Batch) -> Tensor:
+        """What the teacher is shown of a render [B, 3, H, W] in [0, 1]: its colours as they are."""
+        return seen.image
 
     def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
         assert self.seen is not None
         weights = {name: ramp(getattr(self.settings.regularizers, name), iteration) for name in TERMS}
         terms = {name: weight * TERMS[name](self.seen) for name, weight in weights.items() if weight > 0}
+        return terms | self.of_pictures(iteration)
+
+    def of_pictures(self, iteration: int) -> dict[str, Tensor]:
+        """The terms that speak of pictures alone."""
         weight = ramp(self.settings.regularizers.roundtrip, iteration)
-        if weight > 0 and self.error is not None:
-            terms["roundtrip"] = weight * self.error
-        return terms
+        return {"roundtrip": weight * self.error} if weight > 0 and self.error is not None else {}
+
+    def parts(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of all fields by the part of a field that they belong to."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.fields.named_parameters():
+            found.setdefault(name.split(".")[1], []).append(parameter)
+        return found
+
+    def scales(self) -> dict[str, float]:
+        """Factors on the learning rate by part."""
+        config = self.settings.field
+        return {"grid": config.grid_lr_scale, "head": config.head_lr_scale, "sky": config.background_lr_scale}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        config = self.settings.field
-        parts: dict[str, list[nn.Parameter]] = {"grid": [], "head": [], "sky": []}
-        for name, parameter in self.fields.named_parameters():
-            parts[name.split(".")[1]].append(parameter)
-        scales = {"grid": config.grid_lr_scale, "head": config.head_lr_scale, "sky": config.background_lr_scale}
-        return [{"params": found, "lr_scale": scales[name]} for name, found in parts.items() if found]
+        parts = self.parts()
+        return [{"params": parts[name], "lr_scale": scale} for name, scale in self.scales().items() if name in parts]
 
     @torch.no_grad()
     def after_step(self, iteration: int) -> Changes | None:
         self.seen = self.error = None
         if self.grids and (iteration + 1) % self.settings.render.occupancy_every == 0:
             for grid, scene in zip(self.grids, self.fields, strict=True):
-                grid.update(scene, iteration)  # type: ignore[operator]
+                if isinstance(scene, Field):
+                    grid.update(scene, iteration)  # type: ignore[operator]
         return None
 
     # ------------------------------------------------------------------ looking

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from scorefield.errors import UserError
 from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
 from scorefield.three_d.cameras import Cameras
@@ -20,6 +22,13 @@ class HoldsMesh(Protocol):
     """Something that has its mesh at hand."""
 
     def mesh(self) -> mesh.Mesh: ...
+
+
+@runtime_checkable
+class HoldsDistance(Protocol):
+    """A field that knows its signed distance [N], negative inside."""
+
+    def distance(self, points: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -70,11 +79,26 @@ def extract(
         raise UserError(f"the mesh resolution must lie between 8 and 1024, not {resolution}")
     if faces < 100:
         raise UserError(f"a mesh needs 100 faces at least, not {faces}")
+    fine, level = surface(field, resolution, threshold)
+    made = decimate(fine, faces)
+    return made, mesh.facts(made) | {"threshold": level}
+
+
+def surface(field: Field, resolution: int, threshold: float | None = None) -> tuple[mesh.Mesh, float]:
+    """(surface of a field as it comes from marching cubes, closed and without crumbs, the threshold in use).
+
+    A field with a signed distance has its surface where that is 0. Raises as ``extract``.
+    """
     density = mesh.density_grid(field, resolution)
     level = mesh.choose_threshold(density, field.bound)  # says so when the field is empty, whatever the threshold is
-    level = level if threshold is None else threshold
-    made = decimate(mesh.keep_large(closed(mesh.march(density, field.bound, level))), faces)
-    return made, mesh.facts(made) | {"threshold": level}
+    if isinstance(field, HoldsDistance):
+        points = mesh.grid_points(field.bound, resolution).reshape(-1, 3)
+        depth = -mesh.ask(field.distance, points, mesh.device_of(field)).reshape(density.shape)
+        level, found = 0.0, mesh.level_set(depth, field.bound, 0.0, outside=-field.bound)
+    else:
+        level = level if threshold is None else threshold
+        found = mesh.march(density, field.bound, level)
+    return mesh.keep_large(closed(found)), level
 
 
 def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:

@@ -106,16 +106,21 @@ def march(density: np.ndarray, bound: float, threshold: float) -> Mesh:
 
     Raises UserError when nothing, or everything, lies above the threshold.
     """
-    measure = need("skimage.measure")
     if not density.min() < threshold < density.max():
         raise UserError(
             f"no surface: densities lie between {density.min():.3g} and {density.max():.3g}, the threshold is "
             f"{threshold:.3g}; nothing was exported"
         )
-    step = 2 * bound / (density.shape[0] - 1)
     sharp = np.log(2) / threshold  # the length that is half opaque at the threshold
-    volume = np.pad(1 - np.exp(-density.astype(np.float64) * sharp), 1)
-    vertices, faces, _, _ = measure.marching_cubes(volume, 0.5, spacing=(step,) * 3, allow_degenerate=False)
+    return level_set(1 - np.exp(-density.astype(np.float64) * sharp), bound, 0.5, outside=0.0)
+
+
+def level_set(volume: np.ndarray, bound: float, level: float, outside: float) -> Mesh:
+    """Where values [R, R, R] over the cube cross ``level`` (higher is inside), closed at its border by ``outside``."""
+    step = 2 * bound / (volume.shape[0] - 1)
+    padded = np.pad(volume.astype(np.float64), 1, constant_values=outside)
+    measure = need("skimage.measure")
+    vertices, faces, _, _ = measure.marching_cubes(padded, level, spacing=(step,) * 3, allow_degenerate=False)
     vertices = np.clip(vertices - step - bound, -bound, bound)  # the padding's own layer is flat on the border
     mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int64))
     return mesh if signed_volume(mesh) > 0 else replace(mesh, faces=mesh.faces[:, ::-1].copy())

@@ -11,10 +11,12 @@ from scorefield.three_d.settings import (
     BackgroundConfig,
     CameraConfig,
     FieldConfig,
+    GeometryConfig,
     RegularizerConfig,
     RenderConfig,
+    check_stages,
 )
-from scorefield.training.settings import RunConfig
+from scorefield.training.settings import FREE, RunConfig
 
 
 @dataclass
@@ -81,6 +83,8 @@ class TextTo3DConfig(RunConfig):
     task: str = "text_to_3d"
     prompt: str | None = None
     texture_of: str = ""  # a run folder whose exported assets are painted anew on their fixed shape; "": train fields
+    # {iteration: "nerf", "geometry" or "texture"}: what the fields are from there on, within one run
+    stages: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "nerf"}, metadata=FREE)
     particles: int = 1  # scenes under one online score, one of them drawn per iteration
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)
@@ -90,8 +94,14 @@ class TextTo3DConfig(RunConfig):
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+    geometry: GeometryConfig = dataclasses.field(default_factory=GeometryConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     assets: AssetConfig = dataclasses.field(default_factory=AssetConfig)
+
+    def __post_init__(self) -> None:
+        check_stages(self.stages, self.training.iterations)
+        if self.texture_of and len(self.stages) > 1:
+            raise UserError("texture_of paints finished meshes: give it without stages")
 
     def nerf(self) -> NerfSettings:
         """What the generator is made of."""

@@ -13,6 +13,7 @@ from scorefield.errors import UserError
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.generators.staged import StagedGenerator
 from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
 from scorefield.task import Players, Task
@@ -23,6 +24,7 @@ from scorefield.teachers.camera import CameraTold, Deaf
 from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
+from scorefield.three_d.field import Field
 
 from . import assets, look, paint
 from .prompts import PromptViews, directional, read_prompt, warn_of_unseen, worded
@@ -90,6 +92,11 @@ class TextTo3D(Task):
         given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels()
         if self.config.texture_of:
             return TextureGenerator(*given, paint.meshes(self)).to(self.device)
+        if len(self.config.stages) > 1:
+            staged = StagedGenerator(
+                *given, stages=self.config.stages, geometry=self.config.geometry, assets=self.config.assets
+            )
+            return staged.to(self.device)
         return NerfGenerator(*given).to(self.device)
 
     def plan(self) -> list[str]:
@@ -159,14 +166,16 @@ class TextTo3D(Task):
         self.prompt = read_prompt(self.config)
         self.pipeline = self.open_pipeline()
         generator = self.make_generator()
-        own = dict(generator.named_parameters())
+        generator.fit(weights)
+        own = dict(generator.averaged())
         if missing := sorted(set(own) ^ set(weights)):
             raise UserError(f"the saved fields do not fit these settings: {missing[0]} is on one side only")
         with torch.no_grad():
             for name, value in weights.items():
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
-            grid.update(scene, -1)  # type: ignore[operator]
+            if isinstance(scene, Field):
+                grid.update(scene, -1)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
