@@ -35,12 +35,13 @@ from scorefield.three_d.settings import (
 class ViewConditions(Protocol):
     """What teacher and online score are told of some views."""
 
-    def __call__(self, view: Tensor, ground: Tensor) -> tuple[Condition, Condition]:
-        """Conditions (teacher's, online score's) of view words and of background numbers, both int64 [B].
+    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition]:
+        """Conditions (teacher's, online score's) of some views.
 
         Args:
-            view: positions in ``scorefield.three_d.camera_law.VIEWS``.
-            ground: position among the named backgrounds, -1 for one without a name.
+            view: int64 [B], positions in ``scorefield.three_d.camera_law.VIEWS``.
+            ground: int64 [B], position among the named backgrounds, -1 for one without a name.
+            pose: [B, 4, 4], camera-to-world, for who words the view by its angles.
         """
         ...
 
@@ -55,10 +56,13 @@ class NerfSettings:
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+    camera_dropout: float = 0.0  # share of the pictures whose pose the online score is not told while it learns
 
     def __post_init__(self) -> None:
         if self.particles < 1:
             raise UserError(f"particles must be at least 1, not {self.particles}")
+        if not 0 <= self.camera_dropout < 1:
+            raise UserError(f"camera_dropout must lie in 0 to 1 (not 1 itself), not at {self.camera_dropout}")
 
 
 def make_field(config: FieldConfig, learned_background: bool = True) -> GridField:
@@ -134,7 +138,7 @@ class NerfGenerator(Generator):
             "seed": draws.integers("render", 1 << 62),
             "noise": torch.full_like(cameras.fovy, stage(settings.render.density_noise, k)),
         }
-        teacher, online = self.conditions(view, ground)
+        teacher, online = self.conditions(view, ground, cameras.c2w)
         return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)})
 
     def draw_background(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,6 +151,13 @@ class NerfGenerator(Generator):
         ground = draws.integers("background", len(palette))
         tint = config.tint * (2 * draws.uniform("tint", 3) - 1)
         return (palette[ground] + tint).clamp(0, 1), torch.where(learned, -1, ground), learned
+
+    def online_view(self, x0: Tensor, condition: Condition, draws: Draws) -> tuple[Tensor, Condition]:
+        """The pose is zeroed now and then (ProlificDreamer: 0.1), so that the score knows the mean over cameras too."""
+        if not self.settings.camera_dropout:
+            return x0, condition
+        told = draws.uniform("camera-dropout") >= self.settings.camera_dropout
+        return x0, {**condition, "pose": condition["pose"] * told[:, None]}
 
     def forward(self, batch: Batch) -> Tensor:
         latents = batch.latents

@@ -124,7 +124,7 @@ class SplatGenerator(Generator):
 
     Args:
         settings: of scenes, cameras and densification.
-        conditions: (view words [B], -1 [B]) to what teacher and online score are told; the latter hears the pose too.
+        conditions: (view words [B], -1 [B], poses [B, 4, 4]) to what teacher and online score are told; the latter hears the pose too.
         encode: differentiable, pictures [N, 3, H, W] in [-1, 1] to the teacher's space.
         pixels: side of the pictures that ``encode`` takes; renders are resized to it.
         seed: of where the Gaussians start.
@@ -133,7 +133,7 @@ class SplatGenerator(Generator):
     def __init__(
         self,
         settings: SplatSettings,
-        conditions: Callable[[Tensor, Tensor], tuple[Any, Any]],
+        conditions: Callable[[Tensor, Tensor, Tensor], tuple[Any, Any]],
         encode: Callable[[Tensor], Tensor],
         pixels: int,
         seed: int = 0,
@@ -162,7 +162,7 @@ class SplatGenerator(Generator):
             "fovy": cameras.fovy,
             "background": colour,
         }
-        teacher, online = self.conditions(view, torch.full_like(view, -1))
+        teacher, online = self.conditions(view, torch.full_like(view, -1), cameras.c2w)
         return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)})
 
     def forward(self, batch: Batch) -> Tensor:

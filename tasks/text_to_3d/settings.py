@@ -27,8 +27,11 @@ class OnlineConfig:
     lora_rank: int = 4
     lora_targets: list[str] = dataclasses.field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
     camera: bool = True  # told the pose
+    camera_dropout: float = 0.0  # … but for this share of the pictures that it learns from; ProlificDreamer: 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.camera_dropout < 1:
+            raise UserError(f"online.camera_dropout must lie in 0 to 1 (not 1 itself), not at {self.camera_dropout}")
         if self.kind not in ("full", "lora"):
             raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
 
@@ -44,6 +47,9 @@ class WordsConfig:
     viewed_on: str = "{prompt}, {view} view, on {a} {ground} background"  # … and for one with a name
     plain: str = "{prompt}"  # the online score's
     plain_on: str = "{prompt} on {a} {ground} background"
+    # Perp-Neg (arXiv:2304.04968): views between the words mix them, and what a view is not is taken away from the
+    # teacher's estimate; four of its passes in place of two
+    perp_neg: bool = False
     directional: str = "auto"  # view words: "yes", "no", "auto" (yes, but for a Toybox object without a front)
 
     def __post_init__(self) -> None:
@@ -105,4 +111,5 @@ class TextTo3DConfig(RunConfig):
 
     def nerf(self) -> NerfSettings:
         """What the generator is made of."""
-        return NerfSettings(self.particles, self.cameras, self.field, self.render, self.background, self.regularizers)
+        parts = self.particles, self.cameras, self.field, self.render, self.background, self.regularizers
+        return NerfSettings(*parts, self.online.camera_dropout)

@@ -21,6 +21,7 @@ from scorefield.teachers import online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
+from scorefield.teachers.perp_neg import PerpNeg
 from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
@@ -82,6 +83,8 @@ class TextTo3D(Task):
         else:
             score = online.full_copy(teacher).float()
         score = CameraTold(score) if settings.camera else Deaf(score)
+        if generator.conditions.perp_neg:
+            teacher = PerpNeg(teacher)
         self.pipeline.release_text_encoder()
         return Players(teacher, score, generator)
 
@@ -102,6 +105,8 @@ class TextTo3D(Task):
     def plan(self) -> list[str]:
         config = self.config
         told = "told the view" if directional(config, self.prompt) else "not told the view"
+        if config.words.perp_neg and directional(config, self.prompt):
+            told += " with Perp-Neg (four passes in place of two)"
         shape = config.field
         grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
         return [

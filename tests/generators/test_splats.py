@@ -150,7 +150,7 @@ def test_it_fits_a_sphere_and_densification_helps():
     grey = torch.full((6, 3), 0.5)
     law = DensifyConfig(every=15, start=15, stop=46, gradient=5e-5, split_scale=0.1, scale=2.0, most=90)
     settings = SplatSettings(count=60, bound=0.4, size=20, densify=law)
-    generator = SplatGenerator(settings, conditions=lambda view, ground: ({}, {}), encode=lambda x: x, pixels=20)
+    generator = SplatGenerator(settings, conditions=lambda view, ground, pose: ({}, {}), encode=lambda x: x, pixels=20)
     player = Player(generator.parameter_groups(), PlayerConfig(learning_rate=0.1, betas=(0.9, 0.99)), 60)
     before = psnr(generator.look(unseen, 0, grey[:4]).image, sphere(unseen))
     for k in range(60):
@@ -177,7 +177,7 @@ def scene(count: int = 5) -> Scene:
 
 def test_survivors_keep_their_moments_and_newcomers_start_without():
     settings = SplatSettings(count=5, densify=DensifyConfig(every=1, start=0, gradient=0.1, split_scale=0.05))
-    generator = SplatGenerator(settings, lambda view, ground: ({}, {}), lambda x: x, 16)
+    generator = SplatGenerator(settings, lambda view, ground, pose: ({}, {}), lambda x: x, 16)
     one = generator.scenes[0] = scene()
     player = Player(generator.parameter_groups(), PlayerConfig(learning_rate=1e-3, betas=(0.9, 0.99)), 10)
     for name in PARTS:
@@ -210,7 +210,7 @@ def test_survivors_keep_their_moments_and_newcomers_start_without():
 
 def test_a_limit_holds_and_an_empty_scene_is_refused():
     settings = SplatSettings(count=5, densify=DensifyConfig(every=1, start=0, gradient=0.1, most=6, split_scale=9.0))
-    generator = SplatGenerator(settings, lambda view, ground: ({}, {}), lambda x: x, 16)
+    generator = SplatGenerator(settings, lambda view, ground, pose: ({}, {}), lambda x: x, 16)
     one = generator.scenes[0] = scene()
     one.pull[:], one.views[:] = torch.tensor([1.0, 3, 2, 5, 4]), 1
     strongest = one.means.detach()[3].clone()
@@ -277,7 +277,7 @@ def session(path, iterations=24):
     law = DensifyConfig(every=6, start=6, stop=19, gradient=1e-3, split_scale=0.05, scale=2.0, most=80)
     settings = SplatSettings(particles=2, count=30, bound=0.4, size=12, colours=((0.5, 0.5, 0.5),), densify=law)
     torch.manual_seed(0)
-    generator = Posed(settings, lambda view, ground: ({}, {}), lambda x: x, 12)
+    generator = Posed(settings, lambda view, ground, pose: ({}, {}), lambda x: x, 12)
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     players = Players(Ball(), Preconditioned(nn.Linear(1, 1), sigma_data=1.0), generator)

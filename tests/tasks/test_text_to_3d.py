@@ -9,6 +9,9 @@ from PIL import Image
 from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
+from scorefield.teachers.perp_neg import view_condition
+from scorefield.three_d.camera_law import VIEWS
+from scorefield.three_d.cameras import orbit
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
@@ -131,7 +134,7 @@ def test_conditions_are_picked_by_view_and_background():
 
     teacher = Numbers()
     views = PromptViews(config, "a red chair", teacher)
-    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]))
+    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
     assert [teacher.texts[k] for k in told["text"].tolist()] == [
         "a red chair, front view, on a grey background",
         "a red chair, back view, on a navy background",
@@ -142,6 +145,41 @@ def test_conditions_are_picked_by_view_and_background():
         "a red chair on a navy background",
         "a red chair",
     ]
+
+
+def test_perp_neg_mixes_words_by_the_cameras_angles():
+    words = ["prompt=a red chair", "words.perp_neg=true"]
+    config = configuration.load(TextTo3DConfig, resources.preset("text_to_3d", "default"), words)
+
+    class Random:
+        def encode(self, texts):
+            self.texts = texts
+            return {"text": torch.randn(len(texts), 3, generator=torch.Generator().manual_seed(0))}
+
+    teacher = Random()
+    views = PromptViews(config, "a red chair", teacher)
+    azimuth, elevation = torch.tensor([0.3, 2.0, -1.2, 3.0]), torch.tensor([0.2, 0.4, -0.1, 1.3])
+    ground = torch.tensor([1, -1, 1, 0])
+    pose = orbit(elevation, azimuth, 3.0, 0.6, (8, 8), 0.3 * torch.ones(4, 3)).c2w  # the target does not matter
+    told, plain = views(torch.zeros(4, dtype=torch.long), ground, pose)
+    names = [*config.background.named, None]
+    for row in range(4):
+        texts = [worded(config.words, "a red chair", view, names[ground[row]]) for view in VIEWS]
+        rows = {"text": torch.stack([views.encoded["text"][teacher.texts.index(text)] for text in texts])}
+        alone = view_condition(azimuth[row : row + 1], elevation[row : row + 1], rows)
+        assert alone.keys() == told.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(told[key][row], value[0], atol=1e-4, rtol=1e-4)
+    assert set(plain) == {"text"}
+    frontless = PromptViews(config, "a red lamp", Random())
+    assert not frontless.perp_neg
+
+
+def test_a_run_with_perp_neg_goes_through(tmp_path):
+    more = ["words.perp_neg=true", "online.camera_dropout=0.5", "training.iterations=1", "evaluation.judge=none"]
+    assert run(tmp_path / "r", *more) == 0
+    with open(tmp_path / "r" / "metrics.jsonl") as file:
+        assert json.loads(file.readline())["nan_samples"] == 0
 
 
 @pytest.mark.parametrize("preset", ["default", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"])
