@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scorefield.denoiser import Condition
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
+from scorefield.processes import rank
 from scorefield.random import Draws
 from scorefield.three_d.camera_law import draw_cameras
 from scorefield.three_d.cameras import Cameras
@@ -104,6 +105,7 @@ class NerfGenerator(Generator):
         pixels: int,
     ):
         super().__init__()
+        self.partial = settings.particles > 1
         self.settings, self.conditions, self.pixels = settings, conditions, pixels
         self.encode, self.decode = encode, decode
         learned = max(settings.background.learned.values()) > 0
@@ -122,14 +124,15 @@ class NerfGenerator(Generator):
 
     @torch.no_grad()
     def draw(self, draws: Draws) -> Batch:
-        """One particle for the whole iteration; camera, background and jitter sample by sample."""
+        """One particle for the whole iteration, or one for each of several processes, which then all teach one online
+        score; camera, background and jitter sample by sample."""
         settings, k = self.settings, draws.iteration
         whole = Draws(draws.seed, k, torch.zeros_like(draws.indices))
         side = stage(settings.render.size, k)
         cameras, view = draw_cameras(settings.cameras, draws, (side, side))
         colour, ground, learned = self.draw_background(draws)
         latents = {
-            "particle": whole.integers("particle", settings.particles),
+            "particle": (whole.integers("particle", settings.particles) + rank()) % settings.particles,
             "c2w": cameras.c2w,
             "fovy": cameras.fovy,
             "size": torch.full_like(ground, side),

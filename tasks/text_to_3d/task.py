@@ -1,6 +1,5 @@
 """Text to 3D: the parts of the run, its previews, and what is done with the result."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +44,6 @@ class TextTo3D(Task):
         check_libraries()
         if self.config.texture_of:
             paint.sources(self)
-        if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
         self.config.build_loss()
         for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):

@@ -198,9 +198,3 @@ def test_preview_shows_what_the_teacher_draws_for_each_view(tmp_path, prompt, ro
         assert sheet.width == 2 * 64
         assert sheet.height % rows == 0
         assert sheet.height > rows * 64
-
-
-def test_particles_under_several_processes_are_refused(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", "particles=2"]) == 2
-    assert "several particles do not train under several processes" in capsys.readouterr().err
