@@ -94,6 +94,7 @@ class NerfGenerator(Generator):
         encode: differentiable, pictures [N, 3, H, W] in [-1, 1] to the teacher's space (``Teacher.encode_images``).
         decode: the way back (``Teacher.decode``).
         pixels: side of the pictures that the teacher takes; smaller and larger renders are resized to it.
+        fields: other things than radiance fields, one a particle, for subclasses that look at them in their own way.
     """
 
     def __init__(
@@ -103,15 +104,17 @@ class NerfGenerator(Generator):
         encode: Callable[[Tensor], Tensor],
         decode: Callable[[Tensor], Tensor],
         pixels: int,
+        fields: nn.ModuleList | None = None,
     ):
         super().__init__()
         self.partial = settings.particles > 1
         self.settings, self.conditions, self.pixels = settings, conditions, pixels
         self.encode, self.decode = encode, decode
         learned = max(settings.background.learned.values()) > 0
-        self.fields = nn.ModuleList(make_field(settings.field, learned) for _ in range(settings.particles))
+        made = (make_field(settings.field, learned) for _ in range(settings.particles))
+        self.fields = nn.ModuleList(made) if fields is None else fields
         self.grids = nn.ModuleList()
-        if settings.render.occupancy:
+        if settings.render.occupancy and fields is None:
             bound, step = settings.field.bound, 2 * 3**0.5 * settings.field.bound / settings.render.samples
             law = settings.render
             self.grids.extend(

@@ -112,10 +112,10 @@ class TextureGenerator(NerfGenerator):
         pixels: int,
         meshes: list[Mesh],
     ):
-        super().__init__(settings, conditions, encode, decode, pixels)
         if len(meshes) != settings.particles:
             raise UserError(f"{len(meshes)} meshes to paint on, but particles is {settings.particles}")
-        self.fields, self.grids = nn.ModuleList(Painted(mesh) for mesh in meshes), nn.ModuleList()
+        painted = nn.ModuleList(Painted(mesh) for mesh in meshes)
+        super().__init__(settings, conditions, encode, decode, pixels, painted)
 
     def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
         return look_at_paint(cast(Painted, self.fields[particle]), cameras, options.get("background"))
