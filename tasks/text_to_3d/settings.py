@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scorefield.errors import UserError, suggest
 from scorefield.generators.nerf import NerfSettings
+from scorefield.generators.splats import SplatSettings
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.three_d.asset import AssetConfig
 from scorefield.three_d.settings import (
@@ -34,6 +35,20 @@ class OnlineConfig:
             raise UserError(f"online.camera_dropout must lie in 0 to 1 (not 1 itself), not at {self.camera_dropout}")
         if self.kind not in ("full", "lora"):
             raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+
+
+KINDS = ("nerf", "splats")
+
+
+@dataclass
+class SceneConfig:
+    """What a particle is."""
+
+    kind: str = "nerf"  # a radiance field, or "splats": 3D Gaussians
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f'generator.kind "{self.kind}" is unknown: {suggest(self.kind, KINDS)}')
 
 
 DIRECTIONAL = ("auto", "yes", "no")
@@ -95,6 +110,8 @@ class TextTo3DConfig(RunConfig):
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
+    generator: SceneConfig = dataclasses.field(default_factory=SceneConfig)
+    splats: SplatSettings = dataclasses.field(default_factory=SplatSettings)
     cameras: CameraConfig = dataclasses.field(default_factory=CameraConfig)
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
@@ -108,6 +125,8 @@ class TextTo3DConfig(RunConfig):
         check_stages(self.stages, self.training.iterations)
         if self.texture_of and len(self.stages) > 1:
             raise UserError("texture_of paints finished meshes: give it without stages")
+        if self.generator.kind == "splats" and (self.texture_of or len(self.stages) > 1):
+            raise UserError("splats have no mesh: give generator.kind=splats without stages and texture_of")
 
     def nerf(self) -> NerfSettings:
         """What the generator is made of."""

@@ -12,6 +12,7 @@ from scorefield.errors import UserError
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.generators.splats import SplatGenerator
 from scorefield.generators.staged import StagedGenerator
 from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
@@ -92,6 +93,9 @@ class TextTo3D(Task):
         given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels()
         if self.config.texture_of:
             return TextureGenerator(*given, paint.meshes(self)).to(self.device)
+        if self.config.generator.kind == "splats":
+            seed = self.config.training.seed
+            return SplatGenerator(given[0], self.config.splats, *given[1:], seed=seed).to(self.device)
         if len(self.config.stages) > 1:
             staged = StagedGenerator(
                 *given, stages=self.config.stages, geometry=self.config.geometry, assets=self.config.assets
@@ -106,10 +110,13 @@ class TextTo3D(Task):
             told += " with Perp-Neg (four passes in place of two)"
         shape = config.field
         grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
+        if config.generator.kind == "splats":
+            made = f"{config.splats.count} Gaussians at the start"
+        else:
+            made = f"{grid} grid, {config.render.samples} steps a ray"
         return [
             f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
-            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, "
-            f"pictures {config.render.size}",
+            f"{config.particles} particle(s), {made}, pictures {config.render.size}",
             f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
         ]
 

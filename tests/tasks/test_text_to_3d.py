@@ -12,6 +12,7 @@ from scorefield.cli import main
 from scorefield.teachers.perp_neg import view_condition
 from scorefield.three_d.camera_law import VIEWS
 from scorefield.three_d.cameras import orbit
+from scorefield.three_d.splat_files import read_splats
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
@@ -182,7 +183,22 @@ def test_a_run_with_perp_neg_goes_through(tmp_path):
         assert json.loads(file.readline())["nan_samples"] == 0
 
 
-@pytest.mark.parametrize("preset", ["default", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"])
+def test_splats_are_particles_like_others(tmp_path):
+    some = ["generator.kind=splats", "splats.count=30", "splats.densify={every: 2, start: 2, gradient: 0.0, most: 40}"]
+    out = tmp_path / "r"
+    more = ["training.iterations=3", "assets.side=16", "assets.frames=2", "particles=2", *some]
+    assert run(out, *more) == 0
+    assets = json.loads((out / "summary.json").read_text())["assets"]
+    assert [asset["ply"] for asset in assets] == ["export/particle-0.ply", "export/particle-1.ply"]
+    assert all(0 <= asset["judge_accuracy"] <= 1 and asset["gaussians"] >= 30 for asset in assets)
+    assert len(read_splats(out / "export" / "particle-0.ply").means) == assets[0]["gaussians"]
+    assert "3D Gaussian" in (out / "export" / "README.md").read_text()
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", *some, "texture_of=x"]) == 2
+
+
+@pytest.mark.parametrize(
+    "preset", ["default", "splats", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"]
+)
 def test_presets_are_whole(preset, capsys):
     words = ["--config", preset, "prompt=a red chair", "teacher.path=toybox"]
     assert main(["run", "tasks/text_to_3d", "--dry-run", *words]) == 0
