@@ -176,18 +176,12 @@ def test_perp_neg_mixes_words_by_the_cameras_angles():
     assert not frontless.perp_neg
 
 
-def test_a_run_with_perp_neg_goes_through(tmp_path):
-    more = ["words.perp_neg=true", "online.camera_dropout=0.5", "training.iterations=1", "evaluation.judge=none"]
-    assert run(tmp_path / "r", *more) == 0
-    with open(tmp_path / "r" / "metrics.jsonl") as file:
-        assert json.loads(file.readline())["nan_samples"] == 0
-
-
-def test_splats_are_particles_like_others(tmp_path):
+def test_splats_are_particles_like_others_under_perp_neg_too(tmp_path):
     some = ["generator.kind=splats", "splats.count=30", "splats.densify={every: 2, start: 2, gradient: 0.0, most: 40}"]
     out = tmp_path / "r"
     more = ["training.iterations=3", "assets.side=16", "assets.frames=2", "particles=2", *some]
-    assert run(out, *more) == 0
+    assert run(out, *more, "words.perp_neg=true", "online.camera_dropout=0.5") == 0
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-2])["nan_samples"] == 0
     assets = json.loads((out / "summary.json").read_text())["assets"]
     assert [asset["ply"] for asset in assets] == ["export/particle-0.ply", "export/particle-1.ply"]
     assert all(0 <= asset["judge_accuracy"] <= 1 and asset["gaussians"] >= 30 for asset in assets)

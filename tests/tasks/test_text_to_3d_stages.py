@@ -9,10 +9,15 @@ from scorefield import config as configuration
 from scorefield.cli import main
 from scorefield.errors import UserError
 from scorefield.files import read_json
+from scorefield.generators.nerf import NerfSettings
+from scorefield.generators.staged import StagedGenerator
 from scorefield.generators.texture import Painted
 from scorefield.runfolder import RunFolder
+from scorefield.three_d.asset import AssetConfig
+from scorefield.three_d.field import GridField
 from scorefield.three_d.mesh import facts, welded
 from scorefield.three_d.sdf import SdfField
+from scorefield.three_d.settings import GeometryConfig
 from scorefield.training import checkpoint
 from tasks.text_to_3d.settings import TextTo3DConfig
 from tasks.text_to_3d.task import TextTo3D
@@ -66,10 +71,23 @@ def test_a_run_through_all_stages_goes_on_bit_for_bit(tmp_path):
             assert torch.equal(field.start, saved["fields.0.start"])
 
 
-def test_a_field_that_vanished_keeps_its_stage_and_is_told(tmp_path, recwarn):
-    assert run(tmp_path / "r", "field.density_bias=-60", "stages={0: nerf, 1: geometry}", *SMALL[1:]) == 0
-    assert any("without a geometry stage" in str(w.message) for w in recwarn)
-    assert "fields.0.grid.levels.0" in weights(tmp_path / "r", 4)["generator"]
+def test_a_field_that_vanished_keeps_its_stage_and_is_told():
+    settings = NerfSettings(2)
+    settings.field.resolutions, settings.render.occupancy = [8], 4
+    told, same = lambda view, ground, pose: ({}, {}), lambda x: x
+    laws = {"geometry": GeometryConfig(resolution=12, levels=[4]), "assets": AssetConfig(resolution=16)}
+    made = StagedGenerator(settings, told, same, same, 8, stages={0: "nerf", 3: "geometry"}, **laws)
+    made.fields[0].density_bias = -60.0
+    before = dict(made.fields.named_parameters())
+    assert made.after_step(1) is None
+    with pytest.warns(UserWarning, match="particle 0 stays as it is, without a geometry stage: the density field is"):
+        changes = made.after_step(2)
+    assert [type(field) for field in made.fields] == [GridField, SdfField]
+    gone = {name for name, p in before.items() if p in changes.replaced}
+    assert gone == {name for name in before if name.startswith("1.") and "sky" not in name}
+    groups = made.parameter_groups()
+    for index, parameter in changes.added:
+        assert any(parameter is p for p in groups[index]["params"])
 
 
 @pytest.mark.parametrize(
