@@ -3,6 +3,11 @@
 import os
 
 
+def rank() -> int:
+    """The number of this process, 0 where there is only one."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Whether this process writes the run's files: the only one, or rank 0 of those that torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0

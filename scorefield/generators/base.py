@@ -67,9 +67,11 @@ class Generator(nn.Module):
 
     Attributes:
         steps: passes through the network that one picture takes; reported only.
+        partial: whether an iteration may leave parameters without a gradient (those of particles that were not drawn).
     """
 
     steps: int = 1
+    partial: bool = False
 
     def draw(self, draws: Draws) -> Batch:
         """Latents and conditions of ``len(draws)`` samples, made on ``draws.device`` without gradient."""

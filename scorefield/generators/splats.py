@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError
-from scorefield.generators.base import Batch, Changes, Generator
+from scorefield.generators.base import Changes
+from scorefield.generators.nerf import NerfGenerator, NerfSettings, ViewConditions
 from scorefield.random import Draws
-from scorefield.three_d.camera_law import draw_cameras
 from scorefield.three_d.cameras import Cameras
-from scorefield.three_d.settings import CameraConfig
+from scorefield.three_d.render import Render, Samples
 from scorefield.three_d.splatting import Gaussians, Splatting, rotations, splat
 
 PARTS = ("means", "log_scales", "quaternions", "opacity_logits", "colour_logits")
@@ -36,26 +36,24 @@ class DensifyConfig:
 
 @dataclass
 class SplatSettings:
-    """Everything that a ``SplatGenerator`` is made of."""
+    """The Gaussians of a scene at the start, and how they are trained and grown."""
 
-    particles: int = 1
-    count: int = 1000  # Gaussians in a scene at the start
+    count: int = 1000
     bound: float = 0.5  # radius of the ball that they start in
     opacity: float = 0.1
-    size: int = 64  # side of the render
-    colours: tuple[tuple[float, float, float], ...] = ()  # backgrounds to draw from; none: any colour
     means_lr_scale: float = 0.1  # as in 3DGS, on a learning rate of the opacities
     scales_lr_scale: float = 0.1
     quaternions_lr_scale: float = 0.02
     colours_lr_scale: float = 0.1
-    cameras: CameraConfig = dataclasses.field(default_factory=CameraConfig)
     densify: DensifyConfig = dataclasses.field(default_factory=DensifyConfig)
 
     def __post_init__(self) -> None:
-        if self.particles < 1 or self.count < 1:
-            raise UserError(f"particles and count must be at least 1, not {self.particles} and {self.count}")
+        if self.count < 1:
+            raise UserError(f"splats.count must be at least 1, not {self.count}")
         if not 0 < self.opacity < 1 or self.bound <= 0:
-            raise UserError(f"opacity must lie in (0, 1) and bound above 0, not at {self.opacity} and {self.bound}")
+            raise UserError(
+                f"splats.opacity must lie in (0, 1) and splats.bound above 0, not at {self.opacity} and {self.bound}"
+            )
 
 
 class Scene(nn.Module):
@@ -97,6 +95,10 @@ class Scene(nn.Module):
     def __len__(self) -> int:
         return len(self.means)
 
+    def background(self, directions: Tensor) -> Tensor:
+        """White, [N, 3]."""
+        return torch.ones_like(directions)
+
     def gaussians(self) -> Gaussians:
         """As the renderer takes them."""
         return Gaussians(
@@ -119,90 +121,66 @@ class Scene(nn.Module):
         return changes
 
 
-class SplatGenerator(Generator):
-    """K scenes, one of which is drawn per iteration; what it is told and how it is encoded is as for ``NerfGenerator``.
+class SplatGenerator(NerfGenerator):
+    """K scenes of Gaussians; cameras, backgrounds and conditions are those of ``NerfGenerator``.
 
     Args:
-        settings: of scenes, cameras and densification.
-        conditions: (view words [B], -1 [B]) to what teacher and online score are told; the latter hears the pose too.
-        encode: differentiable, pictures [N, 3, H, W] in [-1, 1] to the teacher's space.
-        pixels: side of the pictures that ``encode`` takes; renders are resized to it.
+        settings: of cameras, backgrounds and rendering (``field`` and the steps along rays mean nothing here).
+        splats: of scenes and densification. conditions, encode, decode, pixels: as for ``NerfGenerator``.
         seed: of where the Gaussians start.
+
+    Raises UserError for a regulariser that needs samples along rays.
     """
 
     def __init__(
         self,
-        settings: SplatSettings,
-        conditions: Callable[[Tensor, Tensor], tuple[Any, Any]],
+        settings: NerfSettings,
+        splats: SplatSettings,
+        conditions: ViewConditions,
         encode: Callable[[Tensor], Tensor],
+        decode: Callable[[Tensor], Tensor],
         pixels: int,
         seed: int = 0,
     ):
-        super().__init__()
-        self.settings, self.conditions, self.encode, self.pixels = settings, conditions, encode, pixels
-        make = (settings.count, settings.bound, settings.opacity)
-        self.scenes = nn.ModuleList(Scene.ball(*make, seed + number) for number in range(settings.particles))
-        self.seen: list[tuple[int, Splatting]] = []  # renders of this iteration, until their gradients are read
+        for name in ("orientation", "z_variance"):
+            if max(getattr(settings.regularizers, name).values()) > 0:
+                raise UserError(f"splats have no samples along rays, which regularizers.{name} needs: set it to 0")
+        make = (splats.count, splats.bound, splats.opacity)
+        scenes = nn.ModuleList(Scene.ball(*make, seed + number) for number in range(settings.particles))
+        super().__init__(settings, conditions, encode, decode, pixels, scenes)
+        self.splats = splats
+        self.drawn: list[tuple[int, Splatting]] = []  # renders of this iteration, until their gradients are read
 
     # ------------------------------------------------------------------ the protocol
 
-    @torch.no_grad()
-    def draw(self, draws: Draws) -> Batch:
-        settings = self.settings
-        side = settings.size
-        cameras, view = draw_cameras(settings.cameras, draws, (side, side))
-        whole = Draws(draws.seed, draws.iteration, torch.zeros_like(draws.indices))
-        colour = draws.uniform("background", 3)
-        if settings.colours:
-            palette = torch.tensor(settings.colours, device=draws.device)
-            colour = palette[draws.integers("background", len(palette))]
-        latents = {
-            "particle": whole.integers("particle", settings.particles),
-            "c2w": cameras.c2w,
-            "fovy": cameras.fovy,
-            "background": colour,
-        }
-        teacher, online = self.conditions(view, torch.full_like(view, -1))
-        return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)})
-
-    def forward(self, batch: Batch) -> Tensor:
-        latents, side = batch.latents, self.settings.size
-        particle = int(latents["particle"][0])
-        made = self.look(Cameras(latents["c2w"], latents["fovy"], (side, side)), particle, latents["background"])
-        if made.centres.requires_grad:
-            self.seen.append((particle, made))
-        images = made.image
-        if side != self.pixels:
-            size = (self.pixels, self.pixels)
-            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
-        return self.encode(2 * images - 1)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
-        settings = self.settings
-        scales = {
-            "means": settings.means_lr_scale,
-            "log_scales": settings.scales_lr_scale,
-            "quaternions": settings.quaternions_lr_scale,
+        return [{"params": [getattr(s, name) for s in self.fields], "lr_scale": self.scales()[name]} for name in PARTS]
+
+    def scales(self) -> dict[str, float]:
+        law = self.splats
+        return {
+            "means": law.means_lr_scale,
+            "log_scales": law.scales_lr_scale,
+            "quaternions": law.quaternions_lr_scale,
             "opacity_logits": 1.0,
-            "colour_logits": settings.colours_lr_scale,
+            "colour_logits": law.colours_lr_scale,
         }
-        return [{"params": [getattr(s, name) for s in self.scenes], "lr_scale": scales[name]} for name in PARTS]
 
     @torch.no_grad()
     def after_step(self, iteration: int) -> Changes | None:
-        for particle, made in self.seen:
+        for particle, made in self.drawn:
             self.note(particle, made)
-        self.seen = []
-        law, done = self.settings.densify, iteration + 1
+        self.drawn, self.seen, self.error = [], None, None
+        law, done = self.splats.densify, iteration + 1
         if not law.every or done % law.every or not law.start <= done < law.stop:
             return None
         changes = Changes()
-        for number, scene in enumerate(self.scenes):
+        for number, scene in enumerate(self.fields):
             found = densified(
                 scene,
                 law,
-                self.settings.bound,
-                iteration * len(self.scenes) + number,
+                self.splats.bound,
+                iteration * len(self.fields) + number,
             )
             if found is not None:
                 changes.replaced |= found.replaced
@@ -211,10 +189,10 @@ class SplatGenerator(Generator):
 
     def note(self, particle: int, made: Splatting) -> None:
         """Add the gradients at the centres of one render to the scene's record."""
-        scene: Scene = self.scenes[particle]
+        scene: Scene = self.fields[particle]
         if (gradient := made.centres.grad) is None:
             return
-        half = self.settings.size / 2
+        half = torch.tensor([made.image.shape[3], made.image.shape[2]], device=gradient.device) / 2
         # the loss is a mean over the batch: times its size it is that of one picture
         length = (gradient * half * len(gradient)).norm(dim=-1)
         scene.pull += (length * made.seen).sum(0)
@@ -223,8 +201,8 @@ class SplatGenerator(Generator):
     @torch.no_grad()
     def fit(self, weights: Mapping[str, Tensor]) -> Changes | None:
         changes = Changes()
-        for number, scene in enumerate(self.scenes):
-            saved = {name: weights.get(f"scenes.{number}.{name}") for name in PARTS}
+        for number, scene in enumerate(self.fields):
+            saved = {name: weights.get(f"fields.{number}.{name}") for name in PARTS}
             if any(value is None for value in saved.values()):
                 raise UserError(f"the saved splats do not fit: they have no scene {number}")
             given = {name: value.to(scene.means.device) for name, value in saved.items() if value is not None}
@@ -237,10 +215,33 @@ class SplatGenerator(Generator):
 
     # ------------------------------------------------------------------ looking
 
-    def look(self, cameras: Cameras, particle: int, background: Tensor) -> Splatting:
-        """One scene from ``cameras`` before ``background`` [B, 3] or [B, 3, H, W] in [0, 1]."""
-        scene: Scene = self.scenes[particle]
-        return splat(scene.gaussians(), cameras, background)
+    def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
+        """One scene from ``cameras`` before ``options["background"]``, white if left out; with ``normals``, those of
+        the Gaussians' shortest axes."""
+        scene: Scene = self.fields[particle]
+        behind = options.get("background")
+        behind = cameras.c2w.new_ones(len(cameras), 3) if behind is None else behind
+        gaussians = scene.gaussians()
+        made = splat(gaussians, cameras, behind)
+        if made.centres.requires_grad:
+            self.drawn.append((particle, made))
+        normal = None
+        if options.get("normals"):
+            normal = torch.cat([facing(gaussians, cameras[row : row + 1]) for row in range(len(cameras))])
+        none, flat = made.image.new_zeros(0), made.image.new_zeros(0, 3)
+        depth = made.depth / made.alpha.clamp_min(1e-6)
+        return Render(made.image, made.alpha, depth, normal, none, Samples(none.long(), none, none), flat, flat, None)
+
+
+def facing(gaussians: Gaussians, camera: Cameras) -> Tensor:
+    """[1, 3, H, W], times opacity: the Gaussians' shortest axes, turned towards one camera."""
+    turn = rotations(gaussians.quaternions)
+    axis = turn.gather(2, gaussians.scales.argmin(1)[:, None, None].expand(-1, 3, 1))[..., 0]
+    towards = camera.c2w[0, :3, 3] - gaussians.means
+    axis = axis * torch.where((axis * towards).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    shown = dataclasses.replace(gaussians, colours=(axis + 1) / 2)
+    made = splat(shown, camera, axis.new_zeros(1, 3))
+    return 2 * made.image - made.alpha
 
 
 # ---------------------------------------------------------------------- growing and shrinking

@@ -5,7 +5,7 @@ and nothing passes through visibility, so that no differentiable rasteriser is n
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from scorefield.three_d import bake, raster
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.mesh import Mesh
 from scorefield.three_d.render import Render, Samples
-from scorefield.three_d.settings import ramp
 from scorefield.three_d.view import surface
 
 SUPERSAMPLE = 2
@@ -38,7 +37,7 @@ class Painted(nn.Module):
         if mesh.uv is None or mesh.texture is None:
             raise UserError("texture refinement starts from a textured mesh; this one has no texture")
         self.register_buffer("vertices", torch.from_numpy(mesh.vertices))
-        self.register_buffer("faces", torch.from_numpy(mesh.faces))
+        self.register_buffer("faces", torch.from_numpy(mesh.faces).float())  # averages of weights hold floats alone
         self.register_buffer("uv", torch.from_numpy(mesh.uv))
         colours = torch.from_numpy(mesh.texture).float().permute(2, 0, 1)[None].contiguous() / 255
         self.paint = nn.Parameter(torch.logit(colours.clamp(EDGE, 1 - EDGE)))
@@ -46,7 +45,7 @@ class Painted(nn.Module):
 
     def shape(self) -> Mesh:
         """The mesh without its texture."""
-        return Mesh(self.vertices.cpu().numpy(), self.faces.cpu().numpy(), self.uv.cpu().numpy())
+        return Mesh(self.vertices.cpu().numpy(), self.faces.long().cpu().numpy(), self.uv.cpu().numpy())
 
     def background(self, directions: Tensor) -> Tensor:
         """White, [N, 3]."""
@@ -90,6 +89,17 @@ class Painted(nn.Module):
         return colour, opacity, far / opacity.clamp_min(1e-6), bumps
 
 
+def look_at_paint(painted: Painted, cameras: Cameras, ground: Tensor | None = None) -> Render:
+    """A painted mesh from ``cameras`` before ``ground``, [B, 3] or [B, 3, H, W] in [0, 1]; white if left out."""
+    parts = zip(*(painted(cameras[row : row + 1]) for row in range(len(cameras))), strict=True)
+    colour, opacity, depth, normal = (torch.cat(values) for values in parts)
+    ground = torch.ones_like(colour) if ground is None else ground
+    ground = ground if ground.ndim == 4 else ground[:, :, None, None]
+    none, flat = colour.new_zeros(0), colour.new_zeros(0, 3)
+    image = colour + (1 - opacity) * ground
+    return Render(image, opacity, depth, normal, none, Samples(none.long(), none, none), flat, flat, None)
+
+
 class TextureGenerator(NerfGenerator):
     """K textured meshes in place of K fields; cameras, backgrounds and conditions are those of ``NerfGenerator``."""
 
@@ -102,26 +112,17 @@ class TextureGenerator(NerfGenerator):
         pixels: int,
         meshes: list[Mesh],
     ):
-        super().__init__(settings, conditions, encode, decode, pixels)
         if len(meshes) != settings.particles:
             raise UserError(f"{len(meshes)} meshes to paint on, but particles is {settings.particles}")
-        self.fields, self.grids = nn.ModuleList(Painted(mesh) for mesh in meshes), nn.ModuleList()
+        painted = nn.ModuleList(Painted(mesh) for mesh in meshes)
+        super().__init__(settings, conditions, encode, decode, pixels, painted)
 
     def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
-        """One particle from ``cameras`` on ``options["background"]``, [B, 3] or [B, 3, H, W]; white if left out."""
-        parts = zip(*(self.fields[particle](cameras[row : row + 1]) for row in range(len(cameras))), strict=True)
-        colour, opacity, depth, normal = (torch.cat(values) for values in parts)
-        ground = options.get("background")
-        ground = torch.ones_like(colour) if ground is None else ground
-        ground = ground if ground.ndim == 4 else ground[:, :, None, None]
-        none, flat = colour.new_zeros(0), colour.new_zeros(0, 3)
-        image = colour + (1 - opacity) * ground
-        return Render(image, opacity, depth, normal, none, Samples(none.long(), none, none), flat, flat, None)
+        return look_at_paint(cast(Painted, self.fields[particle]), cameras, options.get("background"))
 
     def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Only what speaks of pictures: the shape is fixed."""
-        weight = ramp(self.settings.regularizers.roundtrip, iteration)
-        return {"roundtrip": weight * self.error} if weight > 0 and self.error is not None else {}
+        return self.of_pictures(iteration)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return [{"params": list(self.fields.parameters())}]

@@ -81,8 +81,8 @@ def final_table(data: RunData) -> dict[str, list[Any]] | None:
     if not data.part(right):
         return None
     scored = score_keys(data)
-    rows = {name: data.part(name) for name in ROWS} | peers(data)
-    objects = {name: {k: v for k, v in figures.items() if k not in scored} for name, figures in rows.items()}
+    measured = {name: data.part(name) for name in ROWS} | peers(data)
+    objects = {name: {k: v for k, v in figures.items() if k not in scored} for name, figures in measured.items()}
     known = [k for k in NAMES if any(number(o.get(k)) is not None for o in objects.values())]
     extra = sorted({k for o in objects.values() for k, v in o.items() if k not in NAMES and number(v) is not None})
     keys = known + extra

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from scorefield.errors import UserError
 from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.decimation import closed, decimate
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
@@ -19,6 +22,13 @@ class HoldsMesh(Protocol):
     """Something that has its mesh at hand."""
 
     def mesh(self) -> mesh.Mesh: ...
+
+
+@runtime_checkable
+class HoldsDistance(Protocol):
+    """A field that knows its signed distance [N], negative inside."""
+
+    def distance(self, points: Tensor) -> Tensor: ...
 
 
 @dataclass
@@ -54,6 +64,43 @@ def check_libraries() -> None:
         need(module)
 
 
+def extract(
+    field: Field, resolution: int = 96, threshold: float | None = None, faces: int = 8000
+) -> tuple[mesh.Mesh, dict[str, Any]]:
+    """Mesh of a field, reduced to ``faces``, and its facts with the threshold that was used.
+
+    Args:
+        resolution: lattice points a side, 8 or more. threshold: a density; None chooses it.
+
+    Raises:
+        UserError: an empty or non-finite field, a threshold that nothing crosses, an absurd resolution.
+    """
+    if not 8 <= resolution <= 1024:
+        raise UserError(f"the mesh resolution must lie between 8 and 1024, not {resolution}")
+    if faces < 100:
+        raise UserError(f"a mesh needs 100 faces at least, not {faces}")
+    fine, level = surface(field, resolution, threshold)
+    made = decimate(fine, faces)
+    return made, mesh.facts(made) | {"threshold": level}
+
+
+def surface(field: Field, resolution: int, threshold: float | None = None) -> tuple[mesh.Mesh, float]:
+    """(surface of a field as it comes from marching cubes, closed and without crumbs, the threshold in use).
+
+    A field with a signed distance has its surface where that is 0. Raises as ``extract``.
+    """
+    density = mesh.density_grid(field, resolution)
+    level = mesh.choose_threshold(density, field.bound)  # says so when the field is empty, whatever the threshold is
+    if isinstance(field, HoldsDistance):
+        points = mesh.grid_points(field.bound, resolution).reshape(-1, 3)
+        depth = -mesh.ask(field.distance, points, mesh.device_of(field)).reshape(density.shape)
+        level, found = 0.0, mesh.level_set(depth, field.bound, 0.0, outside=-field.bound)
+    else:
+        level = level if threshold is None else threshold
+        found = mesh.march(density, field.bound, level)
+    return mesh.keep_large(closed(found)), level
+
+
 def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, dict[str, Any]]:
     """A textured mesh of ``field`` and its facts (watertight, components, faces, vertices, threshold).
 
@@ -64,7 +111,7 @@ def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, 
     if isinstance(field, HoldsMesh):
         own = field.mesh()
         return own, mesh.facts(mesh.welded(own))
-    made, facts = mesh.extract(field, config.resolution, config.threshold or None, config.faces)
+    made, facts = extract(field, config.resolution, config.threshold or None, config.faces)
     made = unwrap.unwrap(made, config.texture)
     return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
 

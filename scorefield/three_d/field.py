@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from scorefield.errors import UserError
 from scorefield.three_d.grids import DenseGrid, HashGrid
 
+NORMAL_REACH = 0.02  # of the bound: how far apart densities are asked for a normal
+
 
 class Field(nn.Module):
     """What the renderer and the mesh extraction ask of a scene.
@@ -24,6 +26,14 @@ class Field(nn.Module):
     def colour(self, points: Tensor) -> Tensor:
         """[N, 3] in [0, 1], sRGB, at points [N, 3]."""
         raise NotImplementedError
+
+    def normals(self, points: Tensor) -> Tensor:
+        """Unit normals [N, 3], differentiable: against the density's gradient, by central differences."""
+        shift = NORMAL_REACH * self.bound * torch.eye(3, device=points.device)
+        around = points[:, None] + torch.cat([shift, -shift])
+        density = self.density(around.reshape(-1, 3)).view(-1, 2, 3)
+        slope = density[:, 1] - density[:, 0]
+        return slope / slope.norm(dim=-1, keepdim=True).clamp_min(1e-6)
 
     def background(self, directions: Tensor) -> Tensor:
         """[N, 3] in [0, 1] of unit directions [N, 3]; white unless a subclass knows better."""

@@ -1,4 +1,4 @@
-"""From a density field to a closed triangle mesh: grid, threshold, marching cubes, cleaning, decimation."""
+"""From a density field to a closed triangle mesh: grid, threshold, marching cubes, cleaning, and its facts."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,6 @@ from scorefield.three_d.field import Field
 CHUNK = 262_144  # points of a field asked at a time
 FAINTEST = 0.5  # opacity that the most opaque straight line through the field must reach
 AS_GOOD = 0.02  # of overlap, between thresholds that are told apart by something else
-AGGRESSION = (7.0, 5.0, 3.0)  # of fast_simplification, the first is its default
 LEAST_PIXELS = 4  # lines that reach it
 
 
@@ -107,16 +106,21 @@ def march(density: np.ndarray, bound: float, threshold: float) -> Mesh:
 
     Raises UserError when nothing, or everything, lies above the threshold.
     """
-    measure = need("skimage.measure")
     if not density.min() < threshold < density.max():
         raise UserError(
             f"no surface: densities lie between {density.min():.3g} and {density.max():.3g}, the threshold is "
             f"{threshold:.3g}; nothing was exported"
         )
-    step = 2 * bound / (density.shape[0] - 1)
     sharp = np.log(2) / threshold  # the length that is half opaque at the threshold
-    volume = np.pad(1 - np.exp(-density.astype(np.float64) * sharp), 1)
-    vertices, faces, _, _ = measure.marching_cubes(volume, 0.5, spacing=(step,) * 3, allow_degenerate=False)
+    return level_set(1 - np.exp(-density.astype(np.float64) * sharp), bound, 0.5, outside=0.0)
+
+
+def level_set(volume: np.ndarray, bound: float, level: float, outside: float) -> Mesh:
+    """Where values [R, R, R] over the cube cross ``level`` (higher is inside), closed at its border by ``outside``."""
+    step = 2 * bound / (volume.shape[0] - 1)
+    padded = np.pad(volume.astype(np.float64), 1, constant_values=outside)
+    measure = need("skimage.measure")
+    vertices, faces, _, _ = measure.marching_cubes(padded, level, spacing=(step,) * 3, allow_degenerate=False)
     vertices = np.clip(vertices - step - bound, -bound, bound)  # the padding's own layer is flat on the border
     mesh = Mesh(vertices.astype(np.float32), faces.astype(np.int64))
     return mesh if signed_volume(mesh) > 0 else replace(mesh, faces=mesh.faces[:, ::-1].copy())
@@ -152,34 +156,6 @@ def select(mesh: Mesh, rows: np.ndarray) -> Mesh:
     return Mesh(mesh.vertices[used], places.reshape(faces.shape).astype(np.int64))
 
 
-def decimate(mesh: Mesh, faces: int) -> Mesh:
-    """At most about ``faces`` triangles by quadric edge collapse; smaller meshes come back as they are.
-
-    A hasty collapse now and then pinches a closed mesh; gentler ones are tried until it stays closed. Where none does,
-    the hasty result is taken: ``facts`` says that it is open.
-    """
-    if len(mesh.faces) <= faces:
-        return mesh
-    found = [_collapse(mesh, faces, AGGRESSION[0])]
-    if facts(mesh)["watertight"]:
-        for aggression in AGGRESSION[1:]:
-            if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
-                return found[-1]
-            found.append(_collapse(mesh, faces, aggression))
-        if facts(found[-1])["watertight"] and len(found[-1].faces) <= 1.1 * faces:
-            return found[-1]
-    return found[0]
-
-
-def _collapse(mesh: Mesh, faces: int, aggression: float) -> Mesh:
-    vertices, found = need("fast_simplification").simplify(
-        mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32), target_count=faces, agg=aggression
-    )
-    found = found[(found[:, 0] != found[:, 1]) & (found[:, 1] != found[:, 2]) & (found[:, 2] != found[:, 0])]
-    slim = Mesh(vertices.astype(np.float32), found.astype(np.int64))
-    return select(slim, np.ones(len(found), dtype=bool))
-
-
 def welded(mesh: Mesh) -> Mesh:
     """The shape alone, with vertices at the same place joined: what it was before unwrapping."""
     vertices, place = np.unique(mesh.vertices, axis=0, return_inverse=True)
@@ -201,25 +177,3 @@ def facts(mesh: Mesh) -> dict[str, Any]:
         "faces": len(mesh.faces),
         "vertices": len(mesh.vertices),
     }
-
-
-def extract(
-    field: Field, resolution: int = 96, threshold: float | None = None, faces: int = 8000
-) -> tuple[Mesh, dict[str, Any]]:
-    """Mesh of a field, reduced to ``faces``, and its facts with the threshold that was used.
-
-    Args:
-        resolution: lattice points a side, 8 or more. threshold: a density; None chooses it.
-
-    Raises:
-        UserError: an empty or non-finite field, a threshold that nothing crosses, an absurd resolution.
-    """
-    if not 8 <= resolution <= 1024:
-        raise UserError(f"the mesh resolution must lie between 8 and 1024, not {resolution}")
-    if faces < 100:
-        raise UserError(f"a mesh needs 100 faces at least, not {faces}")
-    density = density_grid(field, resolution)
-    level = choose_threshold(density, field.bound)  # says so when the field is empty, whatever the threshold is
-    level = level if threshold is None else threshold
-    mesh = decimate(keep_large(march(density, field.bound, level)), faces)
-    return mesh, facts(mesh) | {"threshold": level}

@@ -35,6 +35,7 @@ FIGURES = (
     ("watertight", "watertight", "truth"),
     ("components", "components", "number"),
     ("faces", "faces", "number"),
+    ("gaussians", "Gaussians", "number"),
     ("threshold", "density at the surface", "number"),
     ("seconds", "seconds to extract", "number"),
 )
@@ -72,6 +73,12 @@ def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
     title = html.escape(f"{record.get('prompt', '')}, particle {record.get('particle', 0)}")
     if record.get("error"):
         return f"<div class='asset-card'><h3>{title}</h3><p class='note'>{html.escape(str(record['error']))}</p></div>"
+    if not record.get("glb"):  # splats: no viewer of ours shows them
+        file = html.escape(str(record.get("ply") or ""))
+        return (
+            f"<div class='asset-card'><h3>{title}</h3><div>{moving(folder, record)}<p class='note'>{file}</p></div>"
+            f"<table>{rows(record)}</table></div>"
+        )
     glb = folder / str(record["glb"])
     viewer = (
         "<div class='asset-viewer'>"

@@ -199,17 +199,13 @@ def _backdrop(field: Field, background: Tensor | None, cameras: Cameras, directi
     )
 
 
-def sample_normals(field: Field, points: Tensor, weights: Tensor, reach: float = 0.02) -> Tensor:
-    """Unit normals [M, 3], against the density's gradient by central differences; zero for unseen samples."""
+def sample_normals(field: Field, points: Tensor, weights: Tensor) -> Tensor:
+    """Unit normals [M, 3] of the field; zero for unseen samples."""
     seen = (weights.detach() > VISIBLE).nonzero().flatten()
     normals = torch.zeros_like(points)
     if not len(seen):
         return normals
-    shift = reach * field.bound * torch.eye(3, device=points.device)
-    around = points[seen, None] + torch.cat([shift, -shift])
-    density = field.density(around.reshape(-1, 3)).view(-1, 2, 3)
-    slope = density[:, 1] - density[:, 0]
-    return normals.index_copy(0, seen, slope / slope.norm(dim=-1, keepdim=True).clamp_min(1e-6))
+    return normals.index_copy(0, seen, field.normals(points[seen]))
 
 
 @functools.cache

@@ -139,6 +139,63 @@ class RegularizerConfig:
                 raise UserError(f"regularizers.{name} must map iterations, 0 among them, to weights")
 
 
+STAGES = ("nerf", "geometry", "texture")
+SHADINGS = ("albedo", "lambertian", "textureless", "normal")
+
+
+@dataclass
+class GeometryConfig:
+    """The geometry stage: a signed distance in place of the density (scorefield.three_d.sdf). And the texture stage's
+    rate."""
+
+    resolution: int = 64  # points a side of the lattice that the shape and its colours start on
+    levels: list[int] = field(default_factory=lambda: [16, 32, 64])  # of the trained correction
+    beta: float = 0.02  # scale of the density, trained
+    # shares of the iterations that show the surface unlit, lit, lit in one colour, or as its normals
+    shading: dict[str, float] = field(default_factory=lambda: {"albedo": 1.0}, metadata=FREE)
+    eikonal: dict[int, float] = field(default_factory=lambda: {0: 10.0}, metadata=FREE)
+    roughness: dict[int, float] = field(default_factory=lambda: {0: 1.0}, metadata=FREE)
+    distance_lr_scale: float = 0.02  # on training.generator.learning_rate
+    colour_lr_scale: float = 0.5
+    beta_lr_scale: float = 0.1
+    texture_lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.resolution <= 512 or not self.levels or min(self.levels) < 2:
+            raise UserError("geometry.resolution must lie in 8 to 512, and geometry.levels hold numbers from 2")
+        if not 1e-3 < self.beta < 1:
+            raise UserError(f"geometry.beta must lie between 0.001 and 1, not at {self.beta}")
+        for name in self.shading:
+            if name not in SHADINGS:
+                raise UserError(f'geometry.shading "{name}" is unknown: {suggest(name, SHADINGS)}')
+        if min(self.shading.values(), default=0) < 0 or sum(self.shading.values()) <= 0:
+            raise UserError("geometry.shading must map shadings to shares of 0 and more, one of them above 0")
+        for name, stages in (("eikonal", self.eikonal), ("roughness", self.roughness)):
+            if 0 not in stages or min(stages.values()) < 0:
+                raise UserError(f"geometry.{name} must map iterations, 0 among them, to weights")
+
+    def drawn(self, share: float) -> str:
+        """The shading that a number in [0, 1) falls on."""
+        total, reached = sum(self.shading.values()), 0.0
+        for name, part in self.shading.items():
+            reached += part / total
+            if share < reached:
+                return name
+        return name
+
+
+def check_stages(stages: dict[int, str], iterations: int) -> None:
+    """Raise UserError unless ``stages`` start with "nerf" at 0 and go on in order, all of them within the run."""
+    for start, name in stages.items():
+        if name not in STAGES:
+            raise UserError(f'stages: "{name}" is unknown: {suggest(str(name), STAGES)}')
+        if not isinstance(start, int) or start < 0 or start >= iterations:
+            raise UserError(f"stages: {name} starts at {start}, which is not among the {iterations} iterations")
+    order = [STAGES.index(stages[start]) for start in sorted(stages)]
+    if stages.get(0) != "nerf" or order != sorted(set(order)):
+        raise UserError(f"stages must be nerf from 0, then geometry, then texture (each may be left out), not {stages}")
+
+
 def stage(stages: dict, iteration: int):
     """The value in force: that of the last key that is not after ``iteration``."""
     return stages[max(key for key in stages if key <= iteration)]

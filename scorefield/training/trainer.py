@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -96,7 +97,11 @@ class Trainer:
 
     def _wrap(self, module: nn.Module):
         """The module under DDP where there are several processes, else itself."""
-        return self.accelerator.prepare_model(module) if self.accelerator.num_processes > 1 else module
+        if self.accelerator.num_processes == 1:
+            return module
+        partial = getattr(module, "partial", False)
+        self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=partial)
+        return self.accelerator.prepare_model(module)
 
     def _autocast(self) -> torch.autocast:
         """bf16 matrix products where they were asked for.

@@ -1,15 +1,19 @@
 """The particles of a run as assets: files, figures, and their section of the report."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 from scorefield.data import toybox
 from scorefield.errors import UserError
+from scorefield.evaluation.judge import Judge
 from scorefield.files import write_folder, write_json, write_text
 from scorefield.generators.nerf import NerfGenerator
-from scorefield.three_d import asset, export, page, truth
+from scorefield.generators.splats import Scene
+from scorefield.three_d import asset, export, page, splat_files, truth
 from scorefield.three_d.camera_law import eight_views
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.field import Field
@@ -38,6 +42,14 @@ import trimesh
 trimesh.load("particle-0.glb").show()  # or drop the file on any glTF viewer
 ```
 """
+SPLAT_USAGE = """# {prompt}
+
+| file | what |
+|---|---|
+| particle-K.ply | 3D Gaussians in the layout of 3D Gaussian Splatting, for its viewers: y up, front along +z |
+| particle-K.mp4, .gif | turntable |
+| assets.json | number of Gaussians of each |
+"""
 
 
 def circle(task: "TextTo3D", count: int, side: int) -> Cameras:
@@ -60,7 +72,11 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
         for particle, field in enumerate(generator.fields):
             record: dict[str, Any] = {"prompt": task.prompt, "particle": particle}
             try:
-                made = asset.make(cast(Field, field), part, f"particle-{particle}", config, cameras)
+                given = part, f"particle-{particle}", config, cameras
+                if isinstance(field, Scene):
+                    made = splat_files.make(field.gaussians(), *given)
+                else:
+                    made = asset.make(cast(Field, field), *given)
                 files = made.pop("files")
                 record |= {kind: str(out / path.name) for kind, path in files.items()} | made
             except UserError as error:
@@ -68,7 +84,8 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
             records.append(record)
         if all("error" in record for record in records):
             raise UserError(records[0]["error"])
-        write_text(part / "README.md", USAGE.format(prompt=task.prompt))
+        splats = task.config.generator.kind == "splats"
+        write_text(part / "README.md", (SPLAT_USAGE if splats else USAGE).format(prompt=task.prompt))
         write_json(part / MARK, [{k: v for k, v in r.items() if k not in KINDS} for r in records])
 
     try:
@@ -96,9 +113,30 @@ def measured(task: "TextTo3D", generator: NerfGenerator, records: list[dict[str,
             figures, own = truth.evaluate_mesh(export.read_glb(Path(record["glb"])), task.prompt, judge, cameras)
             record.update(figures)
             features.append(own)
+        elif "ply" in record:
+            figures, own = of_splats(task, generator, int(record["particle"]), judge, cameras)
+            record.update(figures)
+            features.append(own)
     spread = truth.particle_diversity(features)
     for record in records:
         record["diversity"] = spread
+
+
+@torch.no_grad()
+def seen_splats(generator: NerfGenerator, particle: int, cameras: Cameras) -> Tensor:
+    """[V, 3, H, W] in [0, 1] on the CPU: the Gaussians of one particle on plain grey."""
+    device = next(generator.parameters()).device
+    ground = torch.tensor([truth.GREY], device=device)
+    views = (cameras[row : row + 1].to(device) for row in range(len(cameras)))
+    return torch.cat([generator.look(one, particle, background=ground).image.clamp(0, 1).cpu() for one in views])
+
+
+def of_splats(task: "TextTo3D", generator: NerfGenerator, particle: int, judge: Judge, cameras: Cameras):
+    """(figures, the judge's features) of what is seen of Gaussians, which have no surface to be measured."""
+    images = seen_splats(generator, particle, cameras)
+    figures = truth.read_views(judge, images, task.prompt, truth.azimuths(cameras))
+    figures["psnr"] = truth.novel_psnr(images, task.prompt, cameras)
+    return figures, judge.read(images * 2 - 1).features
 
 
 def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> dict[str, Any]:
@@ -109,7 +147,7 @@ def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> dict[str, 
     records = write_assets(task, generator, task.folder.export)
     measured(task, generator, records, views)
     scores = AssetScores(task)
-    scores.add(records, circle(task, views, task.config.evaluation.score_size))
+    scores.add(records, circle(task, views, task.config.evaluation.score_size), partial(seen_splats, generator))
     shares = ("clip_r_precision",)
     figures = [(k, told["title"], "share" if k in shares else "number") for k, told in scores.facts.items()]
     return {"assets": shown(task, records, figures), "scores": scores.facts}

@@ -10,6 +10,7 @@ from scorefield.data.toybox.models import FRONTLESS
 from scorefield.denoiser import Condition
 from scorefield.errors import UserError
 from scorefield.teachers.base import Teacher
+from scorefield.teachers.perp_neg import view_condition
 from scorefield.three_d.camera_law import VIEWS
 
 from .settings import TextTo3DConfig, WordsConfig
@@ -106,11 +107,14 @@ class PromptViews:
     Attributes:
         texts: the teacher's, in the order view by view, in each the backgrounds and last the one without a name.
         plain: the online score's, one a background. directional: whether the views differ in words.
+        perp_neg: whether the teacher's conditions mix the words by angle and hold what the view is not, for
+            ``scorefield.teachers.perp_neg.PerpNeg``.
     """
 
     def __init__(self, config: TextTo3DConfig, prompt: str, teacher: Teacher):
         self.grounds: list[str | None] = [*config.background.named, None]
         self.directional = directional(config, prompt)
+        self.perp_neg, self.overhead = config.words.perp_neg and self.directional, config.cameras.overhead
         views = VIEWS if self.directional else (None,) * len(VIEWS)
         self.texts = [worded(config.words, prompt, view, ground) for view in views for ground in self.grounds]
         self.plain = [worded(config.words, prompt, None, ground) for ground in self.grounds]
@@ -125,6 +129,21 @@ class PromptViews:
         count = len(self.grounds)
         return view * count + torch.where(ground < 0, count - 1, ground)
 
-    def __call__(self, view: Tensor, ground: Tensor) -> tuple[Condition, Condition]:
-        plain = len(self.texts) + self.place(torch.zeros_like(ground), ground)
-        return self.rows(self.place(view, ground)), self.rows(plain)
+    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition]:
+        plain = self.rows(len(self.texts) + self.place(torch.zeros_like(ground), ground))
+        if not self.perp_neg:
+            return self.rows(self.place(view, ground)), plain
+        return self.angled(ground, pose), plain
+
+    def angled(self, ground: Tensor, pose: Tensor) -> Condition:
+        """The teacher's conditions by the cameras' angles, with their negatives."""
+        back = pose[:, :3, 2]  # the camera looks along its own -z
+        azimuth, elevation = torch.atan2(back[:, 0], -back[:, 1]), back[:, 2].clamp(-1, 1).asin()
+        words, order, parts = torch.arange(len(VIEWS), device=ground.device), [], []
+        for number in ground.unique():
+            chosen = (ground == number).nonzero()[:, 0]
+            rows = self.rows(self.place(words, number.expand(len(VIEWS))))
+            parts.append(view_condition(azimuth[chosen], elevation[chosen], rows, overhead=self.overhead))
+            order.append(chosen)
+        back_to = torch.cat(order).argsort()
+        return {key: torch.cat([part[key] for part in parts])[back_to] for key in parts[0]}

@@ -1,7 +1,10 @@
 """Scores of exported assets by pretrained models, for teachers whose truth nobody knows."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from scorefield.errors import UserError
 from scorefield.evaluation.scores import SCORES, PictureScore, ScoresConfig, facts, measure, open_scores
@@ -48,18 +51,20 @@ class AssetScores:
             assert self.region is not None
             self.facts |= t3bench.facts(self.region, self.settings.t3bench)
 
-    def add(self, records: list[dict[str, Any]], cameras: Cameras) -> None:
-        """Put the figures of each record that has a GLB into it; ``cameras`` go round the asset.
+    def add(self, records: list[dict[str, Any]], cameras: Cameras, splats: Callable[[int, Cameras], Tensor]) -> None:
+        """Put the figures of each record that has an asset into it; ``cameras`` go round the asset.
 
-        The asset itself is looked at: the texture on its mesh, unlit on plain grey.
+        The asset itself is looked at: the texture on its mesh, unlit on plain grey, or what ``splats`` renders of a
+        particle that has no mesh (and T3Bench's quality, which needs one, is left out).
         """
-        side = self.settings.score_size
+        cameras = cameras.sized(self.settings.score_size, self.settings.score_size)
         for record in records:
-            if not record.get("glb") or not self.facts:
+            if not self.facts or not ("glb" in record or "ply" in record):
                 continue
-            mesh = export.read_glb(Path(record["glb"]))
+            mesh = export.read_glb(Path(record["glb"])) if record.get("glb") else None
             if self.scores:
-                images = over(*render_mesh(mesh, cameras.sized(side, side)), GREY) * 2 - 1
+                seen = splats(record["particle"], cameras) if mesh is None else over(*render_mesh(mesh, cameras), GREY)
+                images = seen * 2 - 1
                 record |= measure(self.scores, {"asset": images}, [record["prompt"]] * len(images))["asset"]
-            if self.region is not None:
+            if self.region is not None and mesh is not None:
                 record |= t3bench.quality(mesh, record["prompt"], self.region, self.settings.t3bench)

@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from scorefield.errors import UserError, suggest
 from scorefield.evaluation.scores import ScoresConfig
 from scorefield.generators.nerf import NerfSettings
+from scorefield.generators.splats import SplatSettings
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.three_d.asset import AssetConfig
 from scorefield.three_d.settings import (
     BackgroundConfig,
     CameraConfig,
     FieldConfig,
+    GeometryConfig,
     RegularizerConfig,
     RenderConfig,
+    check_stages,
 )
 from scorefield.three_d.t3bench import T3BenchConfig
-from scorefield.training.settings import RunConfig
+from scorefield.training.settings import FREE, RunConfig
 
 
 @dataclass
@@ -27,10 +30,27 @@ class OnlineConfig:
     lora_rank: int = 4
     lora_targets: list[str] = dataclasses.field(default_factory=lambda: ["to_q", "to_k", "to_v", "to_out.0"])
     camera: bool = True  # told the pose
+    camera_dropout: float = 0.0  # … but for this share of the pictures that it learns from; ProlificDreamer: 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.camera_dropout < 1:
+            raise UserError(f"online.camera_dropout must lie in 0 to 1 (not 1 itself), not at {self.camera_dropout}")
         if self.kind not in ("full", "lora"):
             raise UserError(f'online.kind "{self.kind}" is unknown: {suggest(self.kind, ["full", "lora"])}')
+
+
+KINDS = ("nerf", "splats")
+
+
+@dataclass
+class SceneConfig:
+    """What a particle is."""
+
+    kind: str = "nerf"  # a radiance field, or "splats": 3D Gaussians
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f'generator.kind "{self.kind}" is unknown: {suggest(self.kind, KINDS)}')
 
 
 DIRECTIONAL = ("auto", "yes", "no")
@@ -44,6 +64,9 @@ class WordsConfig:
     viewed_on: str = "{prompt}, {view} view, on {a} {ground} background"  # … and for one with a name
     plain: str = "{prompt}"  # the online score's
     plain_on: str = "{prompt} on {a} {ground} background"
+    # Perp-Neg (arXiv:2304.04968): views between the words mix them, and what a view is not is taken away from the
+    # teacher's estimate; four of its passes in place of two
+    perp_neg: bool = False
     directional: str = "auto"  # view words: "yes", "no", "auto" (yes, but for a Toybox object without a front)
 
     def __post_init__(self) -> None:
@@ -85,18 +108,31 @@ class TextTo3DConfig(RunConfig):
     task: str = "text_to_3d"
     prompt: str | None = None
     texture_of: str = ""  # a run folder whose exported assets are painted anew on their fixed shape; "": train fields
+    # {iteration: "nerf", "geometry" or "texture"}: what the fields are from there on, within one run
+    stages: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "nerf"}, metadata=FREE)
     particles: int = 1  # scenes under one online score, one of them drawn per iteration
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     online: OnlineConfig = dataclasses.field(default_factory=OnlineConfig)
     words: WordsConfig = dataclasses.field(default_factory=WordsConfig)
+    generator: SceneConfig = dataclasses.field(default_factory=SceneConfig)
+    splats: SplatSettings = dataclasses.field(default_factory=SplatSettings)
     cameras: CameraConfig = dataclasses.field(default_factory=CameraConfig)
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
     render: RenderConfig = dataclasses.field(default_factory=RenderConfig)
     background: BackgroundConfig = dataclasses.field(default_factory=BackgroundConfig)
     regularizers: RegularizerConfig = dataclasses.field(default_factory=RegularizerConfig)
+    geometry: GeometryConfig = dataclasses.field(default_factory=GeometryConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     assets: AssetConfig = dataclasses.field(default_factory=AssetConfig)
 
+    def __post_init__(self) -> None:
+        check_stages(self.stages, self.training.iterations)
+        if self.texture_of and len(self.stages) > 1:
+            raise UserError("texture_of paints finished meshes: give it without stages")
+        if self.generator.kind == "splats" and (self.texture_of or len(self.stages) > 1):
+            raise UserError("splats have no mesh: give generator.kind=splats without stages and texture_of")
+
     def nerf(self) -> NerfSettings:
         """What the generator is made of."""
-        return NerfSettings(self.particles, self.cameras, self.field, self.render, self.background, self.regularizers)
+        parts = self.particles, self.cameras, self.field, self.render, self.background, self.regularizers
+        return NerfSettings(*parts, self.online.camera_dropout)

@@ -1,6 +1,5 @@
 """Text to 3D: the parts of the run, its previews, and what is done with the result."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from scorefield.errors import UserError
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.generators.splats import SplatGenerator
+from scorefield.generators.staged import StagedGenerator
 from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
 from scorefield.task import Players, Task
@@ -20,10 +21,12 @@ from scorefield.teachers import online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
+from scorefield.teachers.perp_neg import PerpNeg
 from scorefield.teachers.shared import Adapter, check_targets
 from scorefield.three_d.asset import check_libraries
 from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
+from scorefield.three_d.field import Field
 
 from . import assets, look, paint, scores
 from .prompts import PromptViews, directional, read_prompt, warn_of_unread, warn_of_unseen, worded
@@ -43,8 +46,6 @@ class TextTo3D(Task):
         check_libraries()
         if self.config.texture_of:
             paint.sources(self)
-        if self.config.particles > 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise UserError("several particles do not train under several processes: use particles=1 or one process")
         self.prompt = read_prompt(self.config)
         self.config.build_loss()
         for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
@@ -87,6 +88,8 @@ class TextTo3D(Task):
         else:
             score = online.full_copy(teacher).float()
         score = CameraTold(score) if settings.camera else Deaf(score)
+        if generator.conditions.perp_neg:
+            teacher = PerpNeg(teacher)
         self.pipeline.release_text_encoder()
         return Players(teacher, score, generator)
 
@@ -97,17 +100,30 @@ class TextTo3D(Task):
         given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels()
         if self.config.texture_of:
             return TextureGenerator(*given, paint.meshes(self)).to(self.device)
+        if self.config.generator.kind == "splats":
+            seed = self.config.training.seed
+            return SplatGenerator(given[0], self.config.splats, *given[1:], seed=seed).to(self.device)
+        if len(self.config.stages) > 1:
+            staged = StagedGenerator(
+                *given, stages=self.config.stages, geometry=self.config.geometry, assets=self.config.assets
+            )
+            return staged.to(self.device)
         return NerfGenerator(*given).to(self.device)
 
     def plan(self) -> list[str]:
         config = self.config
         told = "told the view" if directional(config, self.prompt) else "not told the view"
+        if config.words.perp_neg and directional(config, self.prompt):
+            told += " with Perp-Neg (four passes in place of two)"
         shape = config.field
         grid = f"dense {shape.resolutions}" if shape.grid == "dense" else f"hash {shape.levels} x 2^{shape.log2_size}"
+        if config.generator.kind == "splats":
+            made = f"{config.splats.count} Gaussians at the start"
+        else:
+            made = f"{grid} grid, {config.render.samples} steps a ray"
         return [
             f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
-            f"{config.particles} particle(s), {grid} grid, {config.render.samples} steps a ray, "
-            f"pictures {config.render.size}",
+            f"{config.particles} particle(s), {made}, pictures {config.render.size}",
             f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
         ]
 
@@ -166,14 +182,16 @@ class TextTo3D(Task):
         self.prompt = read_prompt(self.config)
         self.pipeline = self.open_pipeline()
         generator = self.make_generator()
-        own = dict(generator.named_parameters())
+        generator.fit(weights)
+        own = dict(generator.averaged())
         if missing := sorted(set(own) ^ set(weights)):
             raise UserError(f"the saved fields do not fit these settings: {missing[0]} is on one side only")
         with torch.no_grad():
             for name, value in weights.items():
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
-            grid.update(scene, -1)  # type: ignore[operator]
+            if isinstance(scene, Field):
+                grid.update(scene, -1)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:

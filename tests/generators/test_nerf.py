@@ -19,7 +19,7 @@ from scorefield.three_d.settings import (
 NAMED = {"grey": [0.5, 0.5, 0.5], "navy": [0.1, 0.1, 0.3]}
 
 
-def told(view, ground):
+def told(view, ground, pose):
     return {"view": view, "ground": ground}, {"ground": ground}
 
 
@@ -47,6 +47,22 @@ def test_a_batch_tells_view_background_and_pose():
     assert torch.equal(batch.latents["background"], colours[ground])
     assert torch.equal(batch.online_condition["pose"], batch.latents["c2w"].flatten(1))
     assert sorted(batch.teacher_condition["view"].tolist()) == [0, 0, 1, 1, 1, 1, 2, 2]
+
+
+def test_the_online_score_is_not_told_the_camera_of_some_pictures():
+    generator = make(camera_dropout=0.25)
+    asked = draws(count=400)
+    condition, pictures = {"pose": torch.ones(400, 16), "ground": torch.arange(400)}, torch.zeros(400, 3)
+    seen, told_now = generator.online_view(pictures, condition, asked)
+    assert seen is pictures
+    assert torch.equal(told_now["ground"], condition["ground"])
+    kept = told_now["pose"].amin(1)
+    assert torch.equal(kept, told_now["pose"].amax(1))  # a pose goes whole
+    assert 0.18 < 1 - kept.mean() < 0.32
+    assert torch.equal(generator.online_view(pictures, condition, asked)[1]["pose"], told_now["pose"])
+    assert make().online_view(pictures, condition, asked)[1] is condition
+    with pytest.raises(UserError, match="camera_dropout"):
+        make(camera_dropout=1.0)
 
 
 def test_one_particle_is_drawn_per_iteration_and_only_it_learns():

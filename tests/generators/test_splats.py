@@ -10,6 +10,7 @@ from torch import nn
 
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
+from scorefield.generators.nerf import NerfSettings
 from scorefield.generators.splats import PARTS, DensifyConfig, Scene, SplatGenerator, SplatSettings
 from scorefield.runfolder import RunFolder
 from scorefield.task import Players, Task
@@ -21,6 +22,14 @@ from scorefield.training.session import Session
 from scorefield.training.settings import CheckpointConfig, MonitorsConfig, PlayerConfig, RunConfig, TrainingConfig
 
 torch.set_num_threads(1)
+
+
+def made_of(splats: SplatSettings, side: int, particles: int = 1, kind=SplatGenerator) -> SplatGenerator:
+    """A generator before grey whose teacher sees its pictures as they are."""
+    settings = NerfSettings(particles)
+    settings.render.size, settings.background.learned = {0: side}, {0: 0.0}
+    settings.background.named = {"grey": [0.5, 0.5, 0.5]}
+    return kind(settings, splats, lambda view, ground, pose: ({}, {}), lambda x: x, lambda z: z, side)
 
 
 def some(count: int, seed: int = 0, dtype=torch.float32) -> Gaussians:
@@ -149,20 +158,18 @@ def test_it_fits_a_sphere_and_densification_helps():
     unseen = orbit(0.2, turn[:4] + 0.5, 1.6, 0.7, (20, 20))
     grey = torch.full((6, 3), 0.5)
     law = DensifyConfig(every=15, start=15, stop=46, gradient=5e-5, split_scale=0.1, scale=2.0, most=90)
-    settings = SplatSettings(count=60, bound=0.4, size=20, densify=law)
-    generator = SplatGenerator(settings, conditions=lambda view, ground: ({}, {}), encode=lambda x: x, pixels=20)
+    generator = made_of(SplatSettings(count=60, bound=0.4, densify=law), 20)
     player = Player(generator.parameter_groups(), PlayerConfig(learning_rate=0.1, betas=(0.9, 0.99)), 60)
-    before = psnr(generator.look(unseen, 0, grey[:4]).image, sphere(unseen))
+    before = psnr(generator.look(unseen, 0, background=grey[:4]).image, sphere(unseen))
     for k in range(60):
-        made = generator.look(views, 0, grey)
-        generator.seen.append((0, made))
+        made = generator.look(views, 0, background=grey)
         (made.image - sphere(views)).square().mean().backward()
         player.step(k)
         if changes := generator.after_step(k):
             player.apply(changes)
     assert before < 18
-    assert 60 < len(generator.scenes[0]) <= 90
-    assert psnr(generator.look(unseen, 0, grey[:4]).image, sphere(unseen)) > 22
+    assert 60 < len(generator.fields[0]) <= 90
+    assert psnr(generator.look(unseen, 0, background=grey[:4]).image, sphere(unseen)) > 22
 
 
 # ---------------------------------------------------------------------- growing while training
@@ -177,8 +184,8 @@ def scene(count: int = 5) -> Scene:
 
 def test_survivors_keep_their_moments_and_newcomers_start_without():
     settings = SplatSettings(count=5, densify=DensifyConfig(every=1, start=0, gradient=0.1, split_scale=0.05))
-    generator = SplatGenerator(settings, lambda view, ground: ({}, {}), lambda x: x, 16)
-    one = generator.scenes[0] = scene()
+    generator = made_of(settings, 16)
+    one = generator.fields[0] = scene()
     player = Player(generator.parameter_groups(), PlayerConfig(learning_rate=1e-3, betas=(0.9, 0.99)), 10)
     for name in PARTS:
         getattr(one, name).grad = torch.randn_like(getattr(one, name))
@@ -210,8 +217,8 @@ def test_survivors_keep_their_moments_and_newcomers_start_without():
 
 def test_a_limit_holds_and_an_empty_scene_is_refused():
     settings = SplatSettings(count=5, densify=DensifyConfig(every=1, start=0, gradient=0.1, most=6, split_scale=9.0))
-    generator = SplatGenerator(settings, lambda view, ground: ({}, {}), lambda x: x, 16)
-    one = generator.scenes[0] = scene()
+    generator = made_of(settings, 16)
+    one = generator.fields[0] = scene()
     one.pull[:], one.views[:] = torch.tensor([1.0, 3, 2, 5, 4]), 1
     strongest = one.means.detach()[3].clone()
     generator.after_step(0)
@@ -275,9 +282,8 @@ def session(path, iterations=24):
         monitors=MonitorsConfig(enabled=[]),
     )
     law = DensifyConfig(every=6, start=6, stop=19, gradient=1e-3, split_scale=0.05, scale=2.0, most=80)
-    settings = SplatSettings(particles=2, count=30, bound=0.4, size=12, colours=((0.5, 0.5, 0.5),), densify=law)
     torch.manual_seed(0)
-    generator = Posed(settings, lambda view, ground: ({}, {}), lambda x: x, 12)
+    generator = made_of(SplatSettings(count=30, bound=0.4, densify=law), 12, 2, Posed)
     folder = RunFolder(path)
     folder.path.mkdir(exist_ok=True)
     players = Players(Ball(), Preconditioned(nn.Linear(1, 1), sigma_data=1.0), generator)
@@ -287,15 +293,15 @@ def session(path, iterations=24):
 def test_a_run_resumes_across_densification_bit_for_bit(tmp_path):
     straight = session(tmp_path / "a")
     straight.run()
-    sizes = [len(one) for one in straight.generator.scenes]
+    sizes = [len(one) for one in straight.generator.fields]
     assert max(sizes) > 30
     first = session(tmp_path / "b", iterations=9)
     first.run()
-    assert max(len(one) for one in first.generator.scenes) > 30  # the checkpoint is of another size than a fresh start
+    assert max(len(one) for one in first.generator.fields) > 30  # the checkpoint is of another size than a fresh start
     again = session(tmp_path / "b")
     assert again.resume()
     again.run()
-    assert [len(one) for one in again.generator.scenes] == sizes
+    assert [len(one) for one in again.generator.fields] == sizes
     for name, value in straight.generator.state_dict().items():
         assert torch.equal(value, again.generator.state_dict()[name]), name
     for a, b in zip(straight.trainer.average.shadow, again.trainer.average.shadow, strict=True):

@@ -15,7 +15,7 @@ BALL = Ball(radius=0.6, density=200.0, softness=0.01)
 
 @pytest.fixture(scope="module")
 def ball():
-    made, _ = mesh.extract(BALL, 32, 20.0, 800)
+    made, _ = asset.extract(BALL, 32, 20.0, 800)
     return bake.bake(unwrap.unwrap(made, 96), BALL, 96)
 
 
@@ -50,7 +50,7 @@ def test_gradients_are_those_of_finite_differences(ball):
 
 def generator(ball, particles=1):
     encode = lambda images: images  # noqa: E731
-    nothing = lambda view, ground: ({}, {})  # noqa: E731
+    nothing = lambda view, ground, pose: ({}, {})  # noqa: E731
     settings = NerfSettings(particles=particles)
     settings.render.size, settings.background.learned = {0: 24}, {0: 0.0}
     return TextureGenerator(settings, nothing, encode, encode, 24, [ball])

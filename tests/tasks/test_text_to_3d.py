@@ -12,7 +12,11 @@ from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.teachers.perp_neg import view_condition
 from scorefield.teachers.pipeline import unread_by
+from scorefield.three_d.camera_law import VIEWS
+from scorefield.three_d.cameras import orbit
+from scorefield.three_d.splat_files import read_splats
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unread, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
@@ -168,7 +172,7 @@ def test_conditions_are_picked_by_view_and_background():
 
     teacher = Numbers()
     views = PromptViews(config, "a red chair", teacher)
-    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]))
+    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
     assert [teacher.texts[k] for k in told["text"].tolist()] == [
         "a red chair, front view, on a grey background",
         "a red chair, back view, on a navy background",
@@ -181,7 +185,51 @@ def test_conditions_are_picked_by_view_and_background():
     ]
 
 
-@pytest.mark.parametrize("preset", ["default", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"])
+def test_perp_neg_mixes_words_by_the_cameras_angles():
+    words = ["prompt=a red chair", "words.perp_neg=true"]
+    config = configuration.load(TextTo3DConfig, resources.preset("text_to_3d", "default"), words)
+
+    class Random:
+        def encode(self, texts):
+            self.texts = texts
+            return {"text": torch.randn(len(texts), 3, generator=torch.Generator().manual_seed(0))}
+
+    teacher = Random()
+    views = PromptViews(config, "a red chair", teacher)
+    azimuth, elevation = torch.tensor([0.3, 2.0, -1.2, 3.0]), torch.tensor([0.2, 0.4, -0.1, 1.3])
+    ground = torch.tensor([1, -1, 1, 0])
+    pose = orbit(elevation, azimuth, 3.0, 0.6, (8, 8), 0.3 * torch.ones(4, 3)).c2w  # the target does not matter
+    told, plain = views(torch.zeros(4, dtype=torch.long), ground, pose)
+    names = [*config.background.named, None]
+    for row in range(4):
+        texts = [worded(config.words, "a red chair", view, names[ground[row]]) for view in VIEWS]
+        rows = {"text": torch.stack([views.encoded["text"][teacher.texts.index(text)] for text in texts])}
+        alone = view_condition(azimuth[row : row + 1], elevation[row : row + 1], rows)
+        assert alone.keys() == told.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(told[key][row], value[0], atol=1e-4, rtol=1e-4)
+    assert set(plain) == {"text"}
+    frontless = PromptViews(config, "a red lamp", Random())
+    assert not frontless.perp_neg
+
+
+def test_splats_are_particles_like_others_under_perp_neg_too(tmp_path):
+    some = ["generator.kind=splats", "splats.count=30", "splats.densify={every: 2, start: 2, gradient: 0.0, most: 40}"]
+    out = tmp_path / "r"
+    more = ["training.iterations=3", "assets.side=16", "assets.frames=2", "particles=2", *some]
+    assert run(out, *more, "words.perp_neg=true", "online.camera_dropout=0.5") == 0
+    assert json.loads((out / "metrics.jsonl").read_text().splitlines()[-2])["nan_samples"] == 0
+    assets = json.loads((out / "summary.json").read_text())["assets"]
+    assert [asset["ply"] for asset in assets] == ["export/particle-0.ply", "export/particle-1.ply"]
+    assert all(0 <= asset["judge_accuracy"] <= 1 and asset["gaussians"] >= 30 for asset in assets)
+    assert len(read_splats(out / "export" / "particle-0.ply").means) == assets[0]["gaussians"]
+    assert "3D Gaussian" in (out / "export" / "README.md").read_text()
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", *some, "texture_of=x"]) == 2
+
+
+@pytest.mark.parametrize(
+    "preset", ["default", "splats", "sds", "prolificdreamer-object", "prolificdreamer-scene", "dive3d"]
+)
 def test_presets_are_whole(preset, capsys):
     words = ["--config", preset, "prompt=a red chair", "teacher.path=toybox"]
     assert main(["run", "tasks/text_to_3d", "--dry-run", *words]) == 0
@@ -197,9 +245,3 @@ def test_preview_shows_what_the_teacher_draws_for_each_view(tmp_path, prompt, ro
         assert sheet.width == 2 * 64
         assert sheet.height % rows == 0
         assert sheet.height > rows * 64
-
-
-def test_particles_under_several_processes_are_refused(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", "particles=2"]) == 2
-    assert "several particles do not train under several processes" in capsys.readouterr().err

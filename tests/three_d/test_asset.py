@@ -17,7 +17,7 @@ from tests.three_d.shapes import Ball
 
 @pytest.fixture(scope="module")
 def ball():
-    made, _ = mesh.extract(Ball(radius=0.6, density=200.0, softness=0.01), 40, 20.0, 1500)
+    made, _ = asset.extract(Ball(radius=0.6, density=200.0, softness=0.01), 40, 20.0, 1500)
     return bake.bake(unwrap.unwrap(made, 256), Ball(radius=0.6, density=200.0, softness=0.01), 256)
 
 
@@ -105,6 +105,9 @@ def test_files_come_back_as_they_were_written(ball, tmp_path):
     np.testing.assert_array_equal(back.faces, ball.faces)
     np.testing.assert_allclose(back.uv, ball.uv, atol=1e-6)
     np.testing.assert_array_equal(back.texture, ball.texture)
+    seen = trimesh.load(paths["glb"], force="mesh", process=False)
+    seen.merge_vertices(merge_tex=True, merge_norm=True)  # seams of the texture are no open edges
+    assert seen.is_watertight
     wave = trimesh.load(paths["obj"], process=False)
     picture = np.array(wave.visual.material.image.convert("RGB"))
     places = np.array(wave.vertices)[:, [0, 2, 1]] * [1, -1, 1]
