@@ -15,7 +15,7 @@ from scorefield.generators.base import Generator
 from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
-from scorefield.training import checkpoint
+from scorefield.training import checkpoint, shards
 from scorefield.training.progress import Progress
 from scorefield.training.trainer import Trainer, trainable
 
@@ -65,13 +65,20 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
-        if not self._main:
+        sharded = self.trainer.sharding is not None
+        if not self._main and not sharded:
             return
         if self.watch.good:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
-        folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        if sharded:
+            weights = self.weights() | {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
+            folder = shards.save(self.folder.checkpoints, self.iteration, weights, state)
+        else:
+            folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        if not self._main:
+            return
         write_pointer(self.folder, "latest", folder.name)
         if self.best["name"]:
             write_pointer(self.folder, "best", self.best["name"])
@@ -82,17 +89,50 @@ class Session:
 
         What the stopped run wrote about later iterations is dropped: they will be done again.
         """
-        folder = checkpoint.newest_whole(self.folder.checkpoints, self.say)
-        if folder is None:
+        found = checkpoint.newest_whole(self.folder.checkpoints, self.say) if self._main else None
+        number = self._agreed(-1 if found is None else int(found.name.removeprefix("iteration-")))
+        if number < 0:
             if self._main:
                 self.folder.forget_after(-1)
             return False
+        folder = self.folder.checkpoints / f"iteration-{number:06d}"
         self.load(folder)
         self.say(f"resuming from {folder.name}")
         return True
 
+    def _optimizers(self) -> dict[str, tuple]:
+        """The networks with their optimizers, by the names of their parts of a sharded checkpoint."""
+        trainer = self.trainer
+        return {
+            "generator_optimizer": (self.generator, trainer.generator_player.optimizer),
+            "online_optimizer": (self.online, trainer.online_player.optimizer),
+        }
+
     def load(self, folder: Path) -> None:
         """Take the whole state of a checkpoint and forget what was written about later iterations."""
+        sharded = (folder / shards.SHARDS).is_dir()
+        if sharded != (self.trainer.sharding is not None):
+            raise UserError(
+                f"{folder} was written with training.sharding={'fsdp2' if sharded else 'none'}: go on with it"
+            )
+        state = self._restore(folder) if sharded else self._load_whole(folder)
+        self.trainer.load_state(state)
+        self.iteration = int(folder.name.removeprefix("iteration-"))
+        self.seconds, self.best = state["seconds"], state["best"]
+        # stray samples of the past must not count as those of the first iterations from here
+        self._nan_before, self._skipped_before = state["nan_samples"], sum(state["skipped"])
+        self.watch.load_state(state["monitors"])
+        self.good, self.rollbacks = state["good"], state["rollbacks"]
+        if self._main:
+            self.folder.forget_after(self.iteration)
+
+    def _restore(self, folder: Path) -> dict[str, Any]:
+        """Read a sharded checkpoint into all weights and moments; returns its state."""
+        found = {part: shards.make_moments(*owner, folder, part) for part, owner in self._optimizers().items()}
+        return shards.restore(folder, self.weights() | found)
+
+    def _load_whole(self, folder: Path) -> dict[str, Any]:
+        """Read a checkpoint into all weights; returns its state."""
         saved = checkpoint.load(folder)
         if changes := self.generator.fit(saved.weights["generator"]):
             self.trainer.apply(changes)
@@ -101,14 +141,7 @@ class Session:
         own = dict(self.online.named_parameters()) | {f"buffer.{n}": b for n, b in self.online.named_buffers()}
         for name, value in saved.weights["online"].items():
             own[name].data.copy_(value)
-        self.trainer.load_state(saved.state)
-        self.iteration, self.seconds, self.best = saved.iteration, saved.state["seconds"], saved.state["best"]
-        # stray samples of the past must not count as those of the first iterations from here
-        self._nan_before, self._skipped_before = saved.state["nan_samples"], sum(saved.state["skipped"])
-        self.watch.load_state(saved.state["monitors"])
-        self.good, self.rollbacks = saved.state["good"], saved.state["rollbacks"]
-        if self._main:
-            self.folder.forget_after(self.iteration)
+        return saved.state
 
     # ------------------------------------------------------------------ the run
 
@@ -184,7 +217,8 @@ class Session:
 
     def look(self) -> list[dict[str, Any]]:
         """Let the task draw and measure the averaged generator and the monitors see it; returns new warnings."""
-        if not self._main:
+        together = self.trainer.sharding is not None and self.trainer.sharding.together
+        if not self._main and not together:
             return []
         fresh: list[dict[str, Any]] = []
         with self.averaged():
@@ -194,10 +228,11 @@ class Session:
             probe.online = self.online if self.trainer.loss.needs_online else None
             seen, fresh = self.watch.look(probe, self.iteration)
             figures = figures | seen
-            write_json(self.folder.path / "warnings.json", self.watch.warnings)
+            if self._main:
+                write_json(self.folder.path / "warnings.json", self.watch.warnings)
         for warning in fresh:
             self.say(f"warning: {warning['text']}")
-        if figures:
+        if figures and self._main:
             record = {
                 "iteration": self.iteration,
                 "images": self.trainer.images,

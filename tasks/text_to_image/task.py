@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import noise_laws, resources
+from scorefield import noise_laws, processes, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.generators.base import GENERATORS, Generator
@@ -16,7 +16,6 @@ from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
-from scorefield.processes import is_main
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
@@ -61,6 +60,17 @@ class TextToImage(Task):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
+        if processes.world() > len(self.prompts.train):
+            processes.refuse(
+                f"{processes.world()} processes are more than the {len(self.prompts.train)} prompts of "
+                f"{self.config.prompts.path}: start fewer, or give more prompts"
+            )
+        if self.config.training.sharding != "none" and self.adapters():
+            kinds = " and ".join(f"{role}.kind=lora" for role in self.adapters())
+            processes.refuse(
+                f"training.sharding={self.config.training.sharding} does not shard {kinds} yet: use"
+                " kind=full, or training.sharding=none (LoRA roles share one set of frozen weights)"
+            )
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         start = Path(self.config.generator.init)
@@ -88,7 +98,7 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
+        file = self.folder.path / "cache" / "text.safetensors" if processes.is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         players = self.players(self.pipeline.denoiser(), cache)
         self._prepare_previews()
