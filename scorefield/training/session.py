@@ -49,6 +49,7 @@ class Session:
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
         self._nan_before = self._skipped_before = 0.0
+        self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
         self._main = self.trainer.accelerator.is_main_process
 
     # ------------------------------------------------------------------ state
@@ -100,7 +101,7 @@ class Session:
         self.say(f"resuming from {folder.name}")
         return True
 
-    def _optimizers(self) -> dict[str, tuple]:
+    def _optimizers(self) -> dict[str, tuple[torch.nn.Module, torch.optim.Optimizer]]:
         """The networks with their optimizers, by the names of their parts of a sharded checkpoint."""
         trainer = self.trainer
         return {
@@ -121,6 +122,7 @@ class Session:
         self.seconds, self.best = state["seconds"], state["best"]
         # stray samples of the past must not count as those of the first iterations from here
         self._nan_before, self._skipped_before = state["nan_samples"], sum(state["skipped"])
+        self._clean = self.iteration
         self.watch.load_state(state["monitors"])
         self.good, self.rollbacks = state["good"], state["rollbacks"]
         if self._main:
@@ -128,7 +130,7 @@ class Session:
 
     def _restore(self, folder: Path) -> dict[str, Any]:
         """Read a sharded checkpoint into all weights and moments; returns its state."""
-        found = {part: shards.make_moments(*owner, folder, part) for part, owner in self._optimizers().items()}
+        found = {part: shards.make_moments(folder, part, *owner) for part, owner in self._optimizers().items()}
         return shards.restore(folder, self.weights() | found)
 
     def _load_whole(self, folder: Path) -> dict[str, Any]:
@@ -193,8 +195,15 @@ class Session:
             player = "generator" if bad else "online score or generator gradient"
             raise UserError(
                 f"iteration {self.iteration}: {bad} of {samples} samples and {skipped} steps were not finite, so"
-                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g});"
+                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g}); {self.last_good()};"
                 " lower the learning rates or use training.precision=fp32, then --resume"
+            )
+        if not bad and not skipped:
+            self._clean = self.iteration
+        elif self._clean == self.iteration - iterations:  # told once, not with every line
+            self.say(
+                f"warning: by iteration {self.iteration} {bad} of {samples} samples and {skipped} steps were not finite"
+                f" and were left out; {self.last_good()}"
             )
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
@@ -214,6 +223,16 @@ class Session:
             if gap < self.best["gap"]:
                 self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
         return record
+
+    def last_good(self) -> str:
+        """The newest whole checkpoint from before samples or steps were not finite, in words."""
+        folders = checkpoint.listed(self.folder.checkpoints)
+        before = [path for path in folders if int(path.name.removeprefix("iteration-")) <= self._clean]
+        found = next((path for path in before if not checkpoint.damage(path)), None)
+        if found is None:
+            return "no checkpoint was saved before that"
+        later = " (remove the later ones to go on from it)" if folders[0] != found else ""
+        return f"the last good checkpoint is {found.name}{later}"
 
     def look(self) -> list[dict[str, Any]]:
         """Let the task draw and measure the averaged generator and the monitors see it; returns new warnings."""

@@ -99,7 +99,7 @@ def moments(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Te
     return {f"{name}/{kind}": value for name, kept in state for kind, value in kept.items()}
 
 
-def make_moments(module: nn.Module, optimizer: torch.optim.Optimizer, folder: Path, part: str) -> dict[str, Tensor]:
+def make_moments(folder: Path, part: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """As ``moments``, with room for what ``part`` of a checkpoint holds and nothing else."""
     parameters = dict(module.named_parameters())
     optimizer.state.clear()
@@ -135,8 +135,7 @@ def _write(tensors: dict[str, Tensor], folder: Path) -> None:
             warnings.simplefilter("ignore")  # one process alone is told that it is not distributed
             dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder))
     except dcp.CheckpointException as error:
-        rank, (cause, _) = next(iter(error.failures.items()))
-        raise UserError(f"process {rank}: {reason(cause)}") from error
+        raise UserError(_cause(error)) from error
 
 
 def _read(tensors: dict[str, Tensor], folder: Path, alone: bool) -> None:
@@ -145,8 +144,13 @@ def _read(tensors: dict[str, Tensor], folder: Path, alone: bool) -> None:
             warnings.simplefilter("ignore")
             dcp.load(tensors, storage_reader=dcp.FileSystemReader(folder / SHARDS), no_dist=alone)
     except dcp.CheckpointException as error:
-        rank, (cause, _) = next(iter(error.failures.items()))
-        raise UserError(f"cannot read checkpoint {folder}: process {rank}: {reason(cause)}") from error
+        raise UserError(f"cannot read checkpoint {folder}: {_cause(error)}") from error
+
+
+def _cause(error: dcp.CheckpointException) -> str:
+    """What failed first, and in which process."""
+    rank, (cause, _) = next(iter(error.failures.items()))
+    return f"process {rank}: {reason(cause) if isinstance(cause, Exception) else cause}"
 
 
 def _everyone(act: Callable[[], Any] | None) -> list[Any]:

@@ -107,7 +107,7 @@ def training(**settings) -> TrainingConfig:
     own = dataclasses.replace(player, **settings.pop("generator", {}))
     noise = {"name": "log_normal", "mean": -0.5, "std": 1.0}
     return TrainingConfig(
-        iterations=ITERATIONS, batch=16, device="cpu", generator=own, online=player,
+        iterations=settings.pop("iterations", ITERATIONS), batch=16, device="cpu", generator=own, online=player,
         generator_noise=noise, online_noise=noise, **settings,
     )  # fmt: skip
 
