@@ -47,7 +47,7 @@ def execute(arguments: argparse.Namespace) -> int:
     config.task = task_class.name
     check_launch(config.training.batch, config.training.accumulation)
     device = resolve_device(config.training.device)
-    folder = RunFolder(arguments.out or default_folder(task_class.name))
+    folder = RunFolder(arguments.out or agreed(default_folder(task_class.name)))
     task = task_class(config, folder, device)
     task.check()
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
@@ -62,6 +62,16 @@ def execute(arguments: argparse.Namespace) -> int:
             return train(task, folder, arguments, device, started)
     finally:
         folder.release()
+
+
+def agreed(path: Path) -> Path:
+    """The first process's choice in all of them: names made of the time differ."""
+    import torch.distributed as dist
+
+    chosen = [path]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(chosen)
+    return chosen[0]
 
 
 @contextmanager

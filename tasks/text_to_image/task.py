@@ -100,7 +100,11 @@ class TextToImage(Task):
         warn_of_cuts(self.pipeline, self.prompts.train)
         file = self.folder.path / "cache" / "text.safetensors" if processes.is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        players = self.players(self.pipeline.denoiser(), cache)
+        if self.config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
+            teacher = self.pipeline.denoiser(device="cpu")  # sharding moves it block by block: no device holds it whole
+        else:
+            teacher = self.pipeline.denoiser()
+        players = self.players(teacher, cache)
         self._prepare_previews()
         self.pipeline.release_text_encoder()
         return players
