@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from scorefield.runfolder import RunFolder
+from scorefield.training import checkpoint
 
 from . import ranks
 from .conftest import ROOT, torchrun
@@ -101,14 +102,15 @@ def test_a_signal_to_one_process_stops_both_and_resuming_ends_as_one_process_end
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_writes_one_run_folder(tmp_path):
+@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+def test_a_run_of_two_processes_writes_one_run_folder(tmp_path, sharding):
     settings = [
         "training.iterations=4", "training.batch=4", "training.log_every=2", "training.device=cpu",
         "checkpoints.every=2", "evaluation.samples=4", "evaluation.teacher_steps=1", "evaluation.preview=2",
         "evaluation.judge=none", "prompts.count=8",
     ]  # fmt: skip
     words = ["scorefield", "run", "tasks/text_to_image", *settings, "--out"]
-    done = torchrun("-m", *words, str(tmp_path / "two"))
+    done = torchrun("-m", *words, str(tmp_path / "two"), f"training.sharding={sharding}")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("run folder: ") == 1
     assert done.stdout.count("report: ") == 1
@@ -131,6 +133,6 @@ def test_a_run_of_two_processes_writes_one_run_folder(tmp_path):
 
 def weights_of(run: Path) -> dict[str, dict[str, torch.Tensor]]:
     """Averaged weights of the last checkpoint and, as "start", the teacher's that they came from."""
-    ema = load_file(run / "checkpoints" / "iteration-000004" / "ema.safetensors")
+    ema = checkpoint.load(run / "checkpoints" / "iteration-000004", ["ema"]).weights["ema"]
     start = load_file(ROOT / "assets/toybox/pipeline/transformer/diffusion_pytorch_model.safetensors")
     return {"ema": ema, "start": {f"denoiser.network.{k}": v.float() for k, v in start.items()}}
