@@ -101,7 +101,8 @@ class TextToImage(Task):
         file = self.folder.path / "cache" / "text.safetensors" if processes.is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
         if self.config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
-            teacher = self.pipeline.denoiser(device="cpu")  # sharding moves it block by block: no device holds it whole
+            # sharding moves it block by block: no device holds it whole
+            teacher: Denoiser = self.pipeline.denoiser(device="cpu")
         else:
             teacher = self.pipeline.denoiser()
         players = self.players(teacher, cache)
