@@ -7,6 +7,7 @@ import sys
 
 from scorefield import __version__
 from scorefield.errors import UserError
+from scorefield.processes import rank
 
 VERBS = {
     "run": "train a generator for a task and report on it",
@@ -81,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
             parsed.overrides = [*parsed.overrides, *loose]
         return module.execute(parsed)
     except UserError as error:
-        print(f"scorefield: {' '.join(str(error).split())}", file=sys.stderr)
+        who = f"scorefield (process {rank()})" if rank() else "scorefield"
+        print(f"{who}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("scorefield: stopped", file=sys.stderr)

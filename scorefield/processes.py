@@ -2,12 +2,49 @@
 
 import os
 
+from scorefield.errors import UserError
+
 
 def rank() -> int:
-    """The number of this process, 0 where there is only one."""
+    """The number of this process, 0 where it is the only one."""
     return int(os.environ.get("RANK", "0"))
 
 
+def world() -> int:
+    """How many processes torchrun or accelerate launch started, 1 where neither did."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def is_main() -> bool:
-    """Whether this process writes the run's files: the only one, or rank 0 of those that torchrun started."""
+    """Whether this process writes the run's files: the only one, or rank 0 of those that were started."""
     return rank() == 0
+
+
+def refuse(text: str) -> None:
+    """Raise UserError for what every process finds alike: the first one says it, the others end without a word."""
+    if is_main():
+        raise UserError(text)
+    raise SystemExit(2)
+
+
+def check_launch(batch: int, accumulation: int) -> None:
+    """Refuse a batch that does not divide among the processes, and launchers that would shard on their own."""
+    for plugin in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1"):
+            refuse(
+                f"accelerate launch was told to use {plugin}, which takes one model and not three roles: launch without"
+                " it (accelerate config: none of them) and give training.sharding=fsdp2"
+            )
+    parts = world() * accumulation
+    if batch < parts:
+        refuse(
+            f"training.batch {batch} is less than one sample for each of {world()} processes"
+            + (f" and {accumulation} accumulation steps" if accumulation > 1 else "")
+            + f": raise it to {parts} or start fewer processes"
+        )
+    if batch % parts:
+        refuse(
+            f"training.batch {batch} does not divide among {world()} processes"
+            + (f" times {accumulation} accumulation steps" if accumulation > 1 else "")
+            + f": use {batch // parts * parts} or {-(-batch // parts) * parts}"
+        )

@@ -3,7 +3,10 @@
 import argparse
 import os
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield import config as configuration
@@ -11,7 +14,7 @@ from scorefield.commands.common import build_config, check_task, preset_name, re
 from scorefield.errors import UserError
 from scorefield.files import write_text
 from scorefield.plugins import lasting_name, load_task
-from scorefield.processes import is_main
+from scorefield.processes import check_launch, is_main
 from scorefield.runfolder import RunFolder, default_folder
 
 
@@ -41,8 +44,9 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--resume needs --out, the run folder to go on with")
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
+    check_launch(config.training.batch, config.training.accumulation)
     device = resolve_device(config.training.device)
-    folder = RunFolder(arguments.out or default_folder(task_class.name))
+    folder = RunFolder(arguments.out or agreed(default_folder(task_class.name)))
     task = task_class(config, folder, device)
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
@@ -53,9 +57,31 @@ def execute(arguments: argparse.Namespace) -> int:
     if is_main():
         prepare_folder(folder, config, arguments)
     try:
-        return train(task, folder, arguments, device, started)
+        with apart(task):
+            return train(task, folder, arguments, device, started)
     finally:
         folder.release()
+
+
+def agreed(path: Path) -> Path:
+    """The first process's choice in all of them: names made of the time differ."""
+    import torch.distributed as dist
+
+    chosen = [path]
+    if dist.is_available() and dist.is_initialized():
+        dist.broadcast_object_list(chosen)
+    return chosen[0]
+
+
+@contextmanager
+def apart(task) -> Iterator[None]:
+    """Let all but the first of several processes draw and measure into a folder that is thrown away."""
+    if is_main():
+        yield
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        task.folder = RunFolder(Path(scratch))
+        yield
 
 
 def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
@@ -131,18 +157,25 @@ def passes_per_iteration(loss, training) -> float:
 def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, started: float) -> int:
     """The heavy part."""
     from scorefield.report.page import build_report
+    from scorefield.training.peers import PeerLost, unlike_devices, watched
     from scorefield.training.session import Interrupted, Session, Stopped
 
     say(f"run folder: {folder.path}")
     session = Session(task, task.build(), folder, say)
-    session.trainer.accelerator.wait_for_everyone()
-    if arguments.resume and not session.resume():
-        say("no checkpoint to resume from: starting afresh")
+    again = f"scorefield run {arguments.task} --out {folder.path} --resume"
     try:
-        session.run()
+        with watched(session, again):
+            if warning := unlike_devices(session.trainer.device):
+                say(f"warning: {warning}")
+            if arguments.resume and not session.resume():
+                say("no checkpoint to resume from: starting afresh")
+            session.run()
+            say("measuring")
+            with session.averaged() as generator:
+                figures = task.finish(generator)
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
-        say(f"go on with: scorefield run {arguments.task} --out {folder.path} --resume")
+        say(f"go on with: {again}")
         if is_main():
             build_report(folder.path)
         return stop.status
@@ -151,11 +184,11 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
         if is_main():
             build_report(folder.path)
         return stop.status
+    except PeerLost as lost:
+        print(f"scorefield: {lost}", file=sys.stderr, flush=True)  # whoever is left: the first may be the one lost
+        return lost.status
     if not is_main():
         return 0
-    say("measuring")
-    with session.averaged() as generator:
-        figures = task.finish(generator)
     summary = session.totals() | figures
     summary["training_seconds"] = summary["wall_seconds"]
     summary["wall_seconds"] = round(time.monotonic() - started, 2)

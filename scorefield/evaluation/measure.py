@@ -140,9 +140,13 @@ class Meter:
         rank, world = (0, 1) if alone else ranks()
         starts = range(0, count, self.settings.batch)
         mine = []
-        for start in starts[rank::world]:
+        for turn in range(0, len(starts), world):
+            # who has none left repeats the last: a sharded network's passes take all processes
+            start = starts[min(turn + rank, len(starts) - 1)]
             places = torch.arange(start, min(start + self.settings.batch, count), device=self.device)
-            mine.append((start, *self.network.read(to_uint8(make(places)))))
+            seen = self.network.read(to_uint8(make(places)))
+            if turn + rank < len(starts):
+                mine.append((start, *seen))
         parts = gathered(mine, world)
         return Seen(*(torch.cat([part[k].to(self.device) for part in parts]) for k in (1, 2)))
 

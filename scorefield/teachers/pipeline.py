@@ -110,13 +110,14 @@ class PipelineTeacher(Teacher):
 
     # ------------------------------------------------------------------ network
 
-    def denoiser(self, null: bool = True) -> NativeDenoiser:
-        """A fresh copy of the network as a denoiser; ``null`` encodes the empty (or negative) prompt for guidance."""
+    def denoiser(self, null: bool = True, device: str = "") -> NativeDenoiser:
+        """A fresh copy of the network as a denoiser, on ``device`` if that is not the pipeline's; ``null`` encodes the
+        empty (or negative) prompt for guidance."""
         loader = self.class_of(self.network_part)
         network = hub.load(
             loader, self.path, self.network_part, torch_dtype=self.dtype, variant=self.variant, use_safetensors=True
         )
-        return self.wrap(network, self.null() if null else None).to(self.device).eval()
+        return self.wrap(network, self.null() if null else None).to(device or self.device).eval()
 
     def wrap(self, network, null: Condition | None = None) -> NativeDenoiser:
         """A network of this family as a denoiser."""

@@ -92,8 +92,13 @@ def load(folder: Path, parts: list[str] | None = None) -> Checkpoint:
     """Read a whole checkpoint; raises UserError that says what is wrong with a damaged one."""
     if why := damage(folder):
         raise UserError(f"checkpoint {folder} cannot be used: {why}")
-    names = [path.stem for path in folder.glob("*.safetensors")]
-    weights = {name: load_file(folder / f"{name}.safetensors") for name in names if parts is None or name in parts}
+    if (folder / "shards").is_dir():
+        from scorefield.training import shards
+
+        weights = shards.read(folder, parts)
+    else:
+        names = [path.stem for path in folder.glob("*.safetensors")]
+        weights = {name: load_file(folder / f"{name}.safetensors") for name in names if parts is None or name in parts}
     state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     return Checkpoint(read_json(folder / "checkpoint.json")["iteration"], weights, state, folder)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scorefield.generators.base import Changes
 from scorefield.noise import spread
 from scorefield.training.settings import PlayerConfig
+from scorefield.training.sharding import local, whole
 
 
 class Player:
@@ -51,9 +52,10 @@ class Player:
     def step(self, iteration: int) -> None:
         """Clip and step; a non-finite gradient skips the step and counts it, without asking the host."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(gradients)
         if self.config.clip_norm:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, self.norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        self.norm = whole(norm)
         broken = (~torch.isfinite(self.norm)).float()
         self.skipped = self.skipped + broken
         # The optimizer's own switch for gradient scalers: a fused step leaves weights and moments alone when set.
@@ -125,14 +127,15 @@ class MovingAverage:
         """Follow the live parameters after ``batch`` more images, ``images`` in all."""
         half_life = min(self.half_life, self.rampup * images) if self.rampup else self.half_life
         beta = 0.5 ** (batch / max(half_life, 1e-8))
-        torch._foreach_lerp_(self.shadow, self.live, 1 - beta)
+        torch._foreach_lerp_(local(self.shadow), local(self.live), 1 - beta)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange averaged and live values; call it twice to undo."""
-        kept = [p.detach().clone() for p in self.live]
-        torch._foreach_copy_(self.live, self.shadow)
-        torch._foreach_copy_(self.shadow, kept)
+        live, shadow = local(self.live), local(self.shadow)
+        kept = [p.detach().clone() for p in live]
+        torch._foreach_copy_(live, shadow)
+        torch._foreach_copy_(shadow, kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(zip(self.names, self.shadow, strict=True))

@@ -15,7 +15,7 @@ from scorefield.generators.base import Generator
 from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
-from scorefield.training import checkpoint
+from scorefield.training import checkpoint, shards
 from scorefield.training.progress import Progress
 from scorefield.training.trainer import Trainer, trainable
 
@@ -49,6 +49,7 @@ class Session:
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
         self._nan_before = self._skipped_before = 0.0
+        self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
         self._main = self.trainer.accelerator.is_main_process
 
     # ------------------------------------------------------------------ state
@@ -65,13 +66,20 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
-        if not self._main:
+        sharded = self.trainer.sharding is not None
+        if not self._main and not sharded:
             return
         if self.watch.good:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
-        folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        if sharded:
+            weights = self.weights() | {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
+            folder = shards.save(self.folder.checkpoints, self.iteration, weights, state)
+        else:
+            folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        if not self._main:
+            return
         write_pointer(self.folder, "latest", folder.name)
         if self.best["name"]:
             write_pointer(self.folder, "best", self.best["name"])
@@ -82,17 +90,51 @@ class Session:
 
         What the stopped run wrote about later iterations is dropped: they will be done again.
         """
-        folder = checkpoint.newest_whole(self.folder.checkpoints, self.say)
-        if folder is None:
+        found = checkpoint.newest_whole(self.folder.checkpoints, self.say) if self._main else None
+        number = self._agreed(-1 if found is None else int(found.name.removeprefix("iteration-")))
+        if number < 0:
             if self._main:
                 self.folder.forget_after(-1)
             return False
+        folder = self.folder.checkpoints / f"iteration-{number:06d}"
         self.load(folder)
         self.say(f"resuming from {folder.name}")
         return True
 
+    def _optimizers(self) -> dict[str, tuple[torch.nn.Module, torch.optim.Optimizer]]:
+        """The networks with their optimizers, by the names of their parts of a sharded checkpoint."""
+        trainer = self.trainer
+        return {
+            "generator_optimizer": (self.generator, trainer.generator_player.optimizer),
+            "online_optimizer": (self.online, trainer.online_player.optimizer),
+        }
+
     def load(self, folder: Path) -> None:
         """Take the whole state of a checkpoint and forget what was written about later iterations."""
+        sharded = (folder / shards.SHARDS).is_dir()
+        if sharded != (self.trainer.sharding is not None):
+            raise UserError(
+                f"{folder} was written with training.sharding={'fsdp2' if sharded else 'none'}: go on with it"
+            )
+        state = self._restore(folder) if sharded else self._load_whole(folder)
+        self.trainer.load_state(state)
+        self.iteration = int(folder.name.removeprefix("iteration-"))
+        self.seconds, self.best = state["seconds"], state["best"]
+        # stray samples of the past must not count as those of the first iterations from here
+        self._nan_before, self._skipped_before = state["nan_samples"], sum(state["skipped"])
+        self._clean = self.iteration
+        self.watch.load_state(state["monitors"])
+        self.good, self.rollbacks = state["good"], state["rollbacks"]
+        if self._main:
+            self.folder.forget_after(self.iteration)
+
+    def _restore(self, folder: Path) -> dict[str, Any]:
+        """Read a sharded checkpoint into all weights and moments; returns its state."""
+        found = {part: shards.make_moments(folder, part, *owner) for part, owner in self._optimizers().items()}
+        return shards.restore(folder, self.weights() | found)
+
+    def _load_whole(self, folder: Path) -> dict[str, Any]:
+        """Read a checkpoint into all weights; returns its state."""
         saved = checkpoint.load(folder)
         if changes := self.generator.fit(saved.weights["generator"]):
             self.trainer.apply(changes)
@@ -101,14 +143,7 @@ class Session:
         own = dict(self.online.named_parameters()) | {f"buffer.{n}": b for n, b in self.online.named_buffers()}
         for name, value in saved.weights["online"].items():
             own[name].data.copy_(value)
-        self.trainer.load_state(saved.state)
-        self.iteration, self.seconds, self.best = saved.iteration, saved.state["seconds"], saved.state["best"]
-        # stray samples of the past must not count as those of the first iterations from here
-        self._nan_before, self._skipped_before = saved.state["nan_samples"], sum(saved.state["skipped"])
-        self.watch.load_state(saved.state["monitors"])
-        self.good, self.rollbacks = saved.state["good"], saved.state["rollbacks"]
-        if self._main:
-            self.folder.forget_after(self.iteration)
+        return saved.state
 
     # ------------------------------------------------------------------ the run
 
@@ -160,8 +195,15 @@ class Session:
             player = "generator" if bad else "online score or generator gradient"
             raise UserError(
                 f"iteration {self.iteration}: {bad} of {samples} samples and {skipped} steps were not finite, so"
-                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g});"
+                f" training stopped (player: {player}, sigma {low:.3g} to {high:.3g}); {self.last_good()};"
                 " lower the learning rates or use training.precision=fp32, then --resume"
+            )
+        if not bad and not skipped:
+            self._clean = self.iteration
+        elif self._clean == self.iteration - iterations:  # told once, not with every line
+            self.say(
+                f"warning: by iteration {self.iteration} {bad} of {samples} samples and {skipped} steps were not finite"
+                f" and were left out; {self.last_good()}"
             )
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
@@ -182,9 +224,20 @@ class Session:
                 self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
         return record
 
+    def last_good(self) -> str:
+        """The newest whole checkpoint from before samples or steps were not finite, in words."""
+        folders = checkpoint.listed(self.folder.checkpoints)
+        before = [path for path in folders if int(path.name.removeprefix("iteration-")) <= self._clean]
+        found = next((path for path in before if not checkpoint.damage(path)), None)
+        if found is None:
+            return "no checkpoint was saved before that"
+        later = " (remove the later ones to go on from it)" if folders[0] != found else ""
+        return f"the last good checkpoint is {found.name}{later}"
+
     def look(self) -> list[dict[str, Any]]:
         """Let the task draw and measure the averaged generator and the monitors see it; returns new warnings."""
-        if not self._main:
+        together = self.trainer.sharding is not None and self.trainer.sharding.together
+        if not self._main and not together:
             return []
         fresh: list[dict[str, Any]] = []
         with self.averaged():
@@ -194,10 +247,11 @@ class Session:
             probe.online = self.online if self.trainer.loss.needs_online else None
             seen, fresh = self.watch.look(probe, self.iteration)
             figures = figures | seen
-            write_json(self.folder.path / "warnings.json", self.watch.warnings)
+            if self._main:
+                write_json(self.folder.path / "warnings.json", self.watch.warnings)
         for warning in fresh:
             self.say(f"warning: {warning['text']}")
-        if figures:
+        if figures and self._main:
             record = {
                 "iteration": self.iteration,
                 "images": self.trainer.images,

@@ -5,6 +5,7 @@ from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
 
+SHARDINGS = ("none", "fsdp2")
 DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
@@ -41,6 +42,8 @@ class TrainingConfig:
     precision: str = "fp32"  # fp32, or bf16 autocast over fp32 weights
     batch: int = 64  # samples per iteration, over all processes and accumulation steps
     accumulation: int = 1  # micro-batches per update
+    # "none": every process holds all three roles (DDP); "fsdp2": each holds a share of them (docs/distributed.md)
+    sharding: str = "none"
     online_updates: int = 1  # online-score updates per generator update
     online_warmup: int = 0  # first iterations in which the online score alone learns
     fresh_samples: bool = False  # True: the online score sees samples of its own (SiD's dropout recipe)
@@ -73,6 +76,8 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
             raise UserError(f'training.precision "{self.precision}" is unknown: use fp32 or bf16')
+        if self.sharding not in SHARDINGS:
+            raise UserError(f'training.sharding "{self.sharding}" is unknown: {suggest(self.sharding, SHARDINGS)}')
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")

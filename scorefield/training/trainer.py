@@ -26,6 +26,7 @@ from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.settings import TrainingConfig
+from scorefield.training.sharding import Sharding
 
 
 @dataclass
@@ -68,6 +69,9 @@ class Trainer:
         world = self.accelerator.num_processes
         if config.batch % (world * config.accumulation):
             raise UserError(f"training.batch {config.batch} does not divide among {world} processes")
+        self.sharding = Sharding(self.accelerator) if config.sharding == "fsdp2" else None
+        if self.sharding:  # before anything is moved whole, and before optimizers and average take hold of parameters
+            self.sharding.shard(teacher, online, generator)
         teacher.to(device).eval()
         # under LoRA the teacher's weights carry the online adapters: only a separate teacher is frozen whole
         if not any(p is q for p in teacher.parameters() for q in trainable(online)):
@@ -96,8 +100,8 @@ class Trainer:
         self.updates = 0  # of the generator, since the last figures
 
     def _wrap(self, module: nn.Module):
-        """The module under DDP where there are several processes, else itself."""
-        if self.accelerator.num_processes == 1:
+        """The module under DDP where several processes hold it whole, else itself."""
+        if self.accelerator.num_processes == 1 or self.sharding:
             return module
         partial = getattr(module, "partial", False)
         self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=partial)
@@ -320,10 +324,10 @@ class Trainer:
         return values
 
     def state(self) -> dict:
-        """Everything that a resumed run needs beside the networks' weights."""
-        return {
-            "generator_optimizer": self.generator_player.optimizer.state_dict(),
-            "online_optimizer": self.online_player.optimizer.state_dict(),
+        """Everything that a resumed run needs beside the networks' weights and, if they are sharded, their moments."""
+        players = {"generator_optimizer": self.generator_player, "online_optimizer": self.online_player}
+        optimizers = {name: player.optimizer.state_dict() for name, player in players.items()}
+        return (optimizers if self.sharding is None else {}) | {
             "images": self.images,
             "nan_samples": int(self.nan_samples),
             "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
@@ -332,8 +336,9 @@ class Trainer:
 
     def load_state(self, state: dict) -> None:
         """Take back what ``state`` gave."""
-        self.generator_player.optimizer.load_state_dict(state["generator_optimizer"])
-        self.online_player.optimizer.load_state_dict(state["online_optimizer"])
+        if self.sharding is None:
+            self.generator_player.optimizer.load_state_dict(state["generator_optimizer"])
+            self.online_player.optimizer.load_state_dict(state["online_optimizer"])
         self.images = state["images"]
         self.nan_samples.fill_(state["nan_samples"])
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor
 from scorefield.data import toybox
 from scorefield.evaluation import metrics
 from scorefield.evaluation.features import JudgeFeatures
-from scorefield.evaluation.measure import Meter, Seen, diversity_by_class, ranks
+from scorefield.evaluation.measure import Meter, Seen, diversity_by_class
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.terms import plain
@@ -88,10 +88,9 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
         meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
     if meter is not None:
         task.name_classes(meter)
-    if ranks()[0] == 0:
-        show(task, pictures)
-        for who in ("teacher", "student"):
-            result[who]["seconds_per_image"] = pictures.seconds(who)
+    show(task, pictures)
+    for who in ("teacher", "student"):
+        result[who]["seconds_per_image"] = pictures.seconds(who)
     if meter is None:
         empty = dict.fromkeys(("frechet", "precision", "recall", "diversity"))
         return {"real": dict(empty)} | {who: row | empty for who, row in result.items()} | {"feature_network": None}
@@ -107,11 +106,10 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
     varied = diversity(task, meter, pictures)
     for who, by_class in varied.items():
         result[who]["diversity"] = sum(by_class.values()) / len(by_class)
-    if ranks()[0] == 0:
-        write_json(task.folder.evaluation / "diversity.json", varied)
-        fragments.write(task.folder, "diversity", fragments.diversity_table(varied))
-        if settings.nearest:
-            fragments.nearest_pictures(task.folder, meter, lambda n: pictures.student(n, DRAW_SEED), settings.nearest)
+    write_json(task.folder.evaluation / "diversity.json", varied)
+    fragments.write(task.folder, "diversity", fragments.diversity_table(varied))
+    if settings.nearest:
+        fragments.nearest_pictures(task.folder, meter, lambda n: pictures.student(n, DRAW_SEED), settings.nearest)
     return result | meter.facts()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield import noise_laws, resources
+from scorefield import noise_laws, processes, resources
 from scorefield.denoiser import Condition, Denoiser, pick
 from scorefield.errors import UserError
 from scorefield.evaluation import sweep
@@ -24,7 +24,6 @@ from scorefield.images import save_grid, save_image
 from scorefield.losses.base import Loss
 from scorefield.losses.regression import Regression
 from scorefield.monitors import Probe
-from scorefield.processes import is_main
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
@@ -78,6 +77,17 @@ class TextToImage(Task):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
+        if processes.world() > len(self.prompts.train):
+            processes.refuse(
+                f"{processes.world()} processes are more than the {len(self.prompts.train)} prompts of "
+                f"{self.config.prompts.path}: start fewer, or give more prompts"
+            )
+        if self.config.training.sharding != "none" and self.adapters():
+            kinds = " and ".join(f"{role}.kind=lora" for role in self.adapters())
+            processes.refuse(
+                f"training.sharding={self.config.training.sharding} does not shard {kinds} yet: use"
+                " kind=full, or training.sharding=none (LoRA roles share one set of frozen weights)"
+            )
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         self._check_pairs(loss)
@@ -107,13 +117,18 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
+        file = self.folder.path / "cache" / "text.safetensors" if processes.is_main() else None
         cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        players = self.players(self.pipeline.denoiser(), cache)
+        if self.config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
+            # sharding moves it block by block: no device holds it whole
+            teacher: Denoiser = self.pipeline.denoiser(device="cpu")
+        else:
+            teacher = self.pipeline.denoiser()
+        players = self.players(teacher, cache)
         if PAIRED in self.config.build_loss().needs:
             folder, settings = self.pairs_folder(), self.pair_settings()
             given = self.pipeline, players.teacher, cache.rows, self.prompts.train, folder
-            pairs = make_pairs(*given, write=is_main(), device=self.device, **settings)
+            pairs = make_pairs(*given, write=processes.is_main(), device=self.device, **settings)
             players.generator = Paired(players.generator, pairs.z, pairs.x0, lambda rows: cache.rows(pairs.rows[rows]))
         self._prepare_previews()
         self.pipeline.release_text_encoder()

@@ -1,8 +1,10 @@
-"""What tests/training/test_ranks.py runs under torchrun: tiny trainers, whose ends every process writes down.
+"""What the tests beside it run under torchrun: tiny trainers, whose ends every process writes down.
 
 The scenarios also run in the test's own process, which is what the ranks are compared with.
 """
 
+import copy
+import dataclasses
 import os
 import signal
 import sys
@@ -13,11 +15,14 @@ import torch
 from scorefield import losses
 from scorefield.denoiser import Denoiser
 from scorefield.generators.one_step import OneStepGenerator
+from scorefield.random import Draws
 from scorefield.runfolder import RunFolder
 from scorefield.task import Players, Task
 from scorefield.teachers.online import full_copy
+from scorefield.training.peers import PeerLost, watched
 from scorefield.training.session import Interrupted, Session
 from scorefield.training.settings import CheckpointConfig, PlayerConfig, RunConfig, TrainingConfig
+from scorefield.training.sharding import held_bytes, whole
 from scorefield.training.trainer import Trainer
 
 ITERATIONS = 5
@@ -29,6 +34,14 @@ SCENARIOS = {
     "sds": {"loss": "sds"},
     "masked": {"poison": True},
 }
+# what is trained in shares by several processes, and whole by one; networks of several blocks
+SHARDED = {
+    "shared sample": {"deep": True, "guidance_scale": 3.0, "generator": {"clip_norm": 0.5}},
+    "accumulation": {"deep": True, "accumulation": 4, "online_updates": 2},
+    "fresh": {"deep": True, "loss": "dmd", "fresh_samples": True},
+    "checkpointing": {"deep": True, "activation_checkpointing": True},
+    "masked": {"deep": True, "poison": True},
+}
 
 
 class Network(Denoiser):
@@ -36,17 +49,22 @@ class Network(Denoiser):
 
     sigma_min, sigma_max = 0.01, 50.0
 
-    def __init__(self):
+    def __init__(self, deep: bool = False):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(3)
             self.body = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.SiLU(), torch.nn.Linear(16, 2))
+            parts = [torch.nn.Sequential(torch.nn.Linear(2, 7), torch.nn.SiLU(), torch.nn.Linear(7, 2))] * 2 * deep
+            self.blocks = torch.nn.ModuleList(copy.deepcopy(part) for part in parts)
         self.register_buffer("scale", torch.ones(2))  # DDP broadcasts buffers: one must be there
 
     def forward(self, x_t, sigma, condition):
         s = sigma[:, None]
         shrunk = x_t / (1 + s.square()).sqrt()
-        return shrunk * self.scale + self.body(torch.cat([shrunk, s.log() / 4, condition["label"]], 1))
+        x0 = shrunk * self.scale + self.body(torch.cat([shrunk, s.log() / 4, condition["label"]], 1))
+        for block in self.blocks:
+            x0 = x0 + block(x0)
+        return x0
 
     def null_condition(self, like):
         return {key: torch.zeros_like(value) for key, value in like.items()}
@@ -72,10 +90,10 @@ def poisoned_conditions(draws):
     return {**told, "poison": torch.where(broken, torch.nan, 0.0)}, told
 
 
-def players(poison: bool = False) -> Players:
+def players(poison: bool = False, deep: bool = False) -> Players:
     """Three small networks on samples of two numbers that differ, so that the first step has something to learn."""
-    teacher, student = PoisonedNetwork() if poison else Network(), Network()
-    online = full_copy(Network())
+    teacher, student = (PoisonedNetwork if poison else Network)(deep), Network(deep)
+    online = full_copy(Network(deep))
     with torch.no_grad():
         student.body[2].bias.add_(0.3)
         online.body[2].weight.mul_(0.5)
@@ -86,16 +104,17 @@ def players(poison: bool = False) -> Players:
 def training(**settings) -> TrainingConfig:
     """A few iterations of sixteen samples."""
     player = PlayerConfig(learning_rate=0.01, betas=(0.0, 0.99))
+    own = dataclasses.replace(player, **settings.pop("generator", {}))
     noise = {"name": "log_normal", "mean": -0.5, "std": 1.0}
     return TrainingConfig(
-        iterations=ITERATIONS, batch=16, device="cpu", generator=player, online=player,
+        iterations=settings.pop("iterations", ITERATIONS), batch=16, device="cpu", generator=own, online=player,
         generator_noise=noise, online_noise=noise, **settings,
     )  # fmt: skip
 
 
-def make(loss="sim", poison=False, **settings) -> Trainer:
+def make(loss="sim", poison=False, deep=False, **settings) -> Trainer:
     """A trainer of these players."""
-    three = players(poison)
+    three = players(poison, deep)
     return Trainer(training(**settings), three.teacher, three.online, three.generator, losses.build(loss))
 
 
@@ -104,21 +123,23 @@ class Tiny(Task):
 
     name = "tiny"
 
+    @torch.no_grad()
     def preview(self, generator, iteration):
-        return {"eval/bias": generator.denoiser.body[2].bias.sum().item()}
+        drawn = generator(generator.draw(Draws(0, -1, torch.arange(8))))
+        return {"eval/mean": drawn.mean().item()}
 
 
-def session(path: Path, poison: bool = False) -> Session:
+def session(path: Path, poison: bool = False, deep: bool = False, **settings) -> Session:
     """A run in ``path``, checkpoint and figures at every second iteration."""
-    config = RunConfig(training=training(log_every=2), checkpoints=CheckpointConfig(every=2, keep=9))
+    config = RunConfig(training=training(log_every=2, **settings), checkpoints=CheckpointConfig(every=2, keep=9))
     path.mkdir(exist_ok=True)
     folder = RunFolder(path)
-    return Session(Tiny(config, folder, "cpu"), players(poison), folder, say=print)
+    return Session(Tiny(config, folder, "cpu"), players(poison, deep), folder, say=print)
 
 
-def interrupted_run(path: Path) -> dict:
+def interrupted_run(path: Path, **settings) -> dict:
     """A run that SIGTERM reaches in the last process only, after its first iteration; then it is resumed."""
-    first = session(path, poison=True)
+    first = session(path, poison=True, **settings)
     last = first.trainer.accelerator.is_last_process
     first.generator.after_step = lambda k: os.kill(os.getpid(), signal.SIGTERM) if last and k == 0 else None
     stopped = 0
@@ -127,35 +148,89 @@ def interrupted_run(path: Path) -> dict:
     except Interrupted:
         stopped = first.iteration
     first.trainer.accelerator.wait_for_everyone()  # rank 0 has saved
-    second = session(path, poison=True)
+    second = session(path, poison=True, **settings)
     assert second.resume()
     second.run()
-    return {"stopped": stopped, "weights": dict(second.generator.state_dict()), "totals": second.totals()}
+    return {"stopped": stopped, "weights": plain(second.generator.state_dict()), "totals": second.totals()}
 
 
-def finish(name: str) -> dict:
-    """Train a scenario; its weights, figures, and how often gradients were exchanged."""
-    trainer, exchanges = make(**SCENARIOS[name]), []
-    if trainer.accelerator.num_processes > 1:
+def resumed_run(path: Path) -> dict:
+    """A sharded run in ``path`` taken to its end, by however many processes there are; its generator and average."""
+    again = session(path, poison=True, deep=True, sharding="fsdp2")
+    assert again.resume()
+    assert again.iteration == 2
+    again.run()
+    return {part: plain(again.weights()[part]) for part in ("generator", "ema", "online")}
+
+
+def lost_run(path: Path) -> None:
+    """A run whose last process is killed after its fourth iteration; what the others say goes to stderr."""
+    run = session(path, poison=True)
+    last = run.trainer.accelerator.is_last_process
+    run.generator.after_step = lambda k: os.kill(os.getpid(), signal.SIGKILL) if last and k == 3 else None
+    try:
+        with watched(run, "the same command with --resume"):
+            run.run()
+    except PeerLost as lost:
+        print(lost, file=sys.stderr, flush=True)
+        sys.exit(lost.status)
+
+
+def plain(tensors) -> dict[str, torch.Tensor]:
+    """Whole copies of tensors that may be sharded."""
+    return {name: whole(value.detach()).clone() for name, value in tensors.items()}
+
+
+def finish(name: str, scenarios: dict = SCENARIOS, **settings) -> dict:
+    """Train a scenario; its weights, figures, how often gradients were exchanged and what this process held."""
+    trainer = make(**scenarios[name], **settings)
+    exchanges = {"generator": 0, "online": 0}
+    if trainer.accelerator.num_processes > 1 and trainer.sharding is None:
         from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-        def counted(state, bucket):
-            exchanges.append(1)
-            return allreduce_hook(state, bucket)
+        def counted(who, bucket):
+            exchanges[who] += 1
+            return allreduce_hook(None, bucket)
 
-        trainer.generator_call.register_comm_hook(None, counted)
+        trainer.generator_call.register_comm_hook("generator", counted)
+        trainer.online_call.register_comm_hook("online", counted)
     for k in range(ITERATIONS):
         trainer.iteration(k)
     parts = {"generator": trainer.generator, "online": trainer.online}
-    weights = {f"{part}.{n}": p.detach().clone() for part, m in parts.items() for n, p in m.named_parameters()}
-    weights |= {f"ema.{n}": p.clone() for n, p in trainer.average.state_dict().items()}
-    return {"weights": weights, "figures": trainer.figures(ITERATIONS), "exchanges": len(exchanges)}
+    left = [f"{part}.{n}" for part, m in parts.items() for n, p in m.named_parameters() if p.grad is not None]
+    weights = {f"{part}.{n}": p for part, m in parts.items() for n, p in m.named_parameters()}
+    weights |= {f"ema.{n}": p for n, p in trainer.average.state_dict().items()}
+    players = trainer.generator_player, trainer.online_player
+    kept = [value for player in players for state in player.optimizer.state.values() for value in state.values()]
+    tensors = {"teacher": trainer.teacher.parameters(), "moments": kept, "trained": weights.values()}
+    return {
+        "weights": plain(weights),
+        "figures": trainer.figures(ITERATIONS),
+        "exchanges": exchanges,
+        "bytes": {what: held_bytes(values) for what, values in tensors.items()},
+        "gradients left": left,
+    }
+
+
+def several(folder: Path, rank: str) -> None:
+    """All that two processes are asked for."""
+    torch.save({name: finish(name) for name in SCENARIOS}, folder / f"rank-{rank}.pt")
+    torch.save(interrupted_run(folder / "run"), folder / f"run-{rank}.pt")
+    torch.save({name: finish(name, SHARDED, sharding="fsdp2") for name in SHARDED}, folder / f"sharded-{rank}.pt")
+    ended = interrupted_run(folder / "sharded", deep=True, sharding="fsdp2")
+    torch.save(ended, folder / f"sharded-run-{rank}.pt")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    rank = os.environ["RANK"]
-    folder = Path(sys.argv[1])
-    torch.save({name: finish(name) for name in SCENARIOS}, folder / f"rank-{rank}.pt")
-    torch.save(interrupted_run(folder / "run"), folder / f"run-{rank}.pt")
+    what, folder, number = sys.argv[1], Path(sys.argv[2]), os.environ["RANK"]
+    if what == "several":
+        several(folder, number)
+    elif what == "resumed":
+        torch.save(resumed_run(folder / "sharded"), folder / f"resumed-{number}.pt")
+    elif what == "equal":
+        found = {name: finish(name) for name in SCENARIOS}, {n: finish(n, SHARDED, sharding="fsdp2") for n in SHARDED}
+        torch.save(found, folder / f"equal-{number}.pt")
+    elif what == "lost":
+        lost_run(folder / "lost")
     torch.distributed.destroy_process_group()

@@ -13,6 +13,7 @@ from scorefield.training import checkpoint
 from scorefield.training.session import Session
 from scorefield.training.settings import CheckpointConfig, PlayerConfig, RunConfig, TrainingConfig
 
+from . import ranks
 from .test_trainer import LinearGenerator, LinearScore, PoisonedTeacher
 
 
@@ -53,6 +54,30 @@ def test_masking_that_becomes_the_rule_stops_the_run(tmp_path):
     with pytest.raises(UserError, match=r"iteration 5: 60 of 80 samples.*sigma"):
         session.run()
     assert all(torch.isfinite(p).all() for p in session.generator.parameters())
+
+
+@pytest.mark.parametrize(("after", "stops"), [(3, 6), (4, 8)])
+def test_an_overflow_in_bf16_is_told_in_its_logging_interval_with_the_last_good_checkpoint(tmp_path, after, stops):
+    run = ranks.session(tmp_path, precision="bf16", iterations=12)  # figures and a checkpoint at every second iteration
+    said = []
+    run.say = said.append
+
+    @torch.no_grad()
+    def spoil(k):  # the next iteration is the first that leaves bf16's range
+        if k == after:
+            run.trainer.teacher.denoiser.body[0].weight.mul_(1e10)
+            run.trainer.teacher.denoiser.body[2].weight.mul_(1e38)
+
+    run.generator.after_step = spoil
+    good = "the last good checkpoint is iteration-000004"
+    with pytest.raises(UserError, match=f"iteration {stops}: 32 of 32 samples.*{good}"):
+        run.run()
+    if stops == 8:  # no more than half of the samples of iterations 5 and 6: told, and stopped by the next figures
+        assert len(said) == 1
+        assert "by iteration 6 16 of 32 samples" in said[0]
+        assert said[0].endswith(good)
+    assert checkpoint.listed(run.folder.checkpoints)[0].name == f"iteration-{stops - 2:06d}"
+    assert all(torch.isfinite(p).all() for p in run.generator.parameters())
 
 
 def test_resuming_drops_what_lies_beyond_the_checkpoint(tmp_path):
