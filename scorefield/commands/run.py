@@ -89,6 +89,8 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "evaluation.",
         "monitors.",
         "assets.",
+        "prompts.cache",
+        "prompts.resident_gb",
     )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [

@@ -1,21 +1,19 @@
-"""Prompt sources, and the cache of their text embeddings (valid tokens only, made once, kept in the run)."""
+"""What a run learns on and is measured on, and how its batches are told of it."""
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from scorefield.data import toybox
 from scorefield.errors import UserError
-from scorefield.files import write_atomically
-from scorefield.random import Draws
+from scorefield.prompts import shards, sources
 from scorefield.teachers.base import Teacher
+from scorefield.teachers.pipeline import PipelineTeacher
 
 from .settings import TextToImageConfig
 
@@ -141,63 +139,18 @@ def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
     return len(cuts)
 
 
-class TextCache:
-    """Conditions of many prompts: text states are stored end to end without padding, anything else a row a prompt.
+def open_conditions(config: TextToImageConfig, pipeline: Teacher, prompts: list[str], run: Path, device: str):
+    """What batches are told, as ``config.prompts`` says: embeddings kept in shards, or made as they are needed.
 
-    Args:
-        tensors: ``states`` float32 [T, C], all valid tokens, with ``lengths`` int64 [N], where there is text; further
-            keys of the condition [N, …] (pooled text, a class).
+    Raises UserError for embeddings on disk that are of another text encoder or, in a folder that runs share, of other
+    prompts.
     """
-
-    def __init__(self, prompts: list[str], tensors: dict[str, Tensor], device: str):
-        self.prompts = prompts
-        whole = {key: value.to(device) for key, value in tensors.items()}
-        self.states, self.lengths = whole.pop("states", None), whole.pop("lengths", None)
-        self.whole = whole
-        if self.lengths is not None:
-            self.starts = self.lengths.cumsum(0) - self.lengths
-            # batches are padded to one length, so that no iteration asks the device for its longest prompt
-            self.longest = int(self.lengths.max())
-
-    def rows(self, indices: Tensor) -> dict[str, Tensor]:
-        """Condition of some prompts: {text [B, L, C], text_mask [B, L], …}, L = the longest of all."""
-        condition = {key: value[indices] for key, value in self.whole.items()}
-        if self.states is None or self.lengths is None:
-            return condition
-        place = torch.arange(self.longest, device=self.states.device)
-        valid = place[None] < self.lengths[indices, None]
-        flat = (self.starts[indices, None] + place[None]).clamp_max(len(self.states) - 1)
-        return {"text": self.states[flat] * valid[..., None], "text_mask": valid.long(), **condition}
-
-    def __call__(self, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Conditions of drawn prompts, the same for teacher and online score."""
-        condition = self.rows(draws.integers("prompt", len(self.prompts)))
-        return condition, condition
-
-
-def make_cache(pipeline: Teacher, prompts: list[str], file: Path | None, device: str) -> TextCache:
-    """Encode ``prompts``, or read them from ``file`` if it was made of the same prompts and text encoder."""
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    key = hashlib.sha256(json.dumps([*pipeline.text_key(), prompts]).encode()).hexdigest()
-    if file is not None and file.exists():
-        try:
-            with safe_open(file, "pt") as stored:
-                if (stored.metadata() or {}).get("key") == key:
-                    names = stored.keys()
-                    return TextCache(prompts, {name: stored.get_tensor(name) for name in names}, device)
-        except Exception:
-            file.unlink()  # a damaged cache is only made anew
-    parts: dict[str, list[Tensor]] = defaultdict(list)
-    for start in range(0, len(prompts), 256):
-        encoded = dict(pipeline.encode(prompts[start : start + 256]))
-        if "text" in encoded:
-            mask = encoded.pop("text_mask").bool()
-            encoded |= {"states": encoded.pop("text")[mask], "lengths": mask.sum(1)}
-        for name, value in encoded.items():
-            parts[name].append(value.cpu())
-    tensors = {name: torch.cat(pieces) for name, pieces in parts.items()}
-    if file is not None:
-        write_atomically(file, lambda part: save_file(tensors, part, {"key": key}))
-    return TextCache(prompts, tensors, device)
+    settings, iterations = config.prompts, config.training.iterations
+    dtype = getattr(torch, config.teacher.dtype if settings.stored == "auto" else settings.stored)
+    if settings.embeddings == "streamed":
+        return sources.streamed(pipeline, prompts, dtype, device, iterations)
+    folder = Path(settings.cache) if settings.cache else run / "cache" / "text"
+    kept = shards.prepare(folder, pipeline, prompts, dtype, own=not settings.cache)
+    if isinstance(pipeline, PipelineTeacher):
+        shards.keep_empty_prompt(folder, pipeline, dtype)
+    return sources.from_shards(kept, device, iterations, settings.resident_gb * 1e9)

@@ -8,6 +8,8 @@ from scorefield.teachers.settings import TeacherConfig
 from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
 
+EMBEDDINGS, STORED = ("cached", "streamed"), ("auto", "float32", "bfloat16", "float16")
+
 
 def check_kind(section: str, kind: str) -> None:
     """Raise UserError unless ``kind`` is "full" or "lora"."""
@@ -52,9 +54,20 @@ class PromptsConfig:
     path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
     field: str = "caption"  # key or column of jsonl and parquet
     count: int = 4096  # prompts made, or read at most (0: all of a file)
+    # "cached": encoded once, kept in shards; "streamed": encoded ahead of every batch, for sets too large to keep
+    embeddings: str = "cached"
+    cache: str = ""  # folder of the shards, which runs may share; empty: cache/text of the run folder
+    stored: str = "auto"  # type of embeddings: float32, bfloat16, float16; auto: teacher.dtype
+    resident_gb: float = 4.0  # shards of at most this size stay on the device; larger ones are read ahead from disk
 
     def __post_init__(self) -> None:
         check_number("prompts.count", self.count, 1 if self.path == "toybox" else 0)
+        check_number("prompts.resident_gb", self.resident_gb, 0)
+        for key, known in (("embeddings", EMBEDDINGS), ("stored", STORED)):
+            if (value := getattr(self, key)) not in known:
+                raise UserError(f'prompts.{key} "{value}" is unknown: {suggest(value, known)}')
+        if self.cache and self.embeddings == "streamed":
+            raise UserError("prompts.cache is of prompts.embeddings=cached: nothing is kept of streamed ones")
 
 
 @dataclass

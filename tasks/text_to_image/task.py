@@ -16,7 +16,6 @@ from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.generators.weights import apply_weights, load_generator, saved_weights
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
-from scorefield.processes import is_main
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
@@ -27,7 +26,7 @@ from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
 from . import evaluate, export
-from .prompts import make_cache, read_prompts, warn_of_cuts
+from .prompts import open_conditions, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
 PREVIEW_SEED = 20  # start noise of the grids over time
@@ -88,11 +87,11 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        file = self.folder.path / "cache" / "text.safetensors" if is_main() else None
-        cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        players = self.players(self.pipeline.denoiser(), cache)
+        self.conditions = open_conditions(self.config, self.pipeline, self.prompts.train, self.folder.path, self.device)
+        players = self.players(self.pipeline.denoiser(), self.conditions)
         self._prepare_previews()
-        self.pipeline.release_text_encoder()
+        if self.config.prompts.embeddings == "cached":
+            self.pipeline.release_text_encoder()
         return players
 
     def players(self, teacher: Denoiser, conditions) -> Players:
@@ -182,6 +181,7 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
+        self.conditions.close()
         return evaluate.full(self, generator, self.config.evaluation.samples)
 
     def restore(self, weights: dict[str, Tensor]) -> Generator:
