@@ -1,4 +1,4 @@
-"""Text embeddings on disk: shards of some prompts each, valid tokens only, whole or not there, checked when opened.
+"""Embeddings on disk: shards of some prompts each, valid tokens only, whole or not there, checked when opened.
 
 A shard is ``shard-NNNNN.safetensors`` (``states`` [T, C], its prompts' valid tokens end to end; ``lengths`` int64 [n];
 further keys of the condition [n, …]) beside a ``.json`` with its checksum, written last. ``cache.json`` says what all
@@ -27,21 +27,23 @@ SHARD, ENCODED = 1024, 256  # prompts of a shard, and of one call of the encoder
 OPEN_FILES = 64
 PATIENCE = 60.0  # seconds that other processes wait for what the first one writes at once
 
+Encode = Callable[[int, int], Condition]
+
 
 class Shards:
-    """The embeddings of ``prompts`` in ``folder``; made by ``prepare``.
+    """What is kept of ``items`` in ``folder``; made by ``prepare``.
 
     Attributes:
-        folder: theirs. prompts: their texts. dtype: of what is no integer.
+        folder: theirs. items: prompts, or what else tells apart what was encoded. dtype: of text.
     """
 
-    def __init__(self, folder: Path, prompts: Sequence[str], dtype: torch.dtype):
-        self.folder, self.prompts, self.dtype = Path(folder), prompts, dtype
+    def __init__(self, folder: Path, items: Sequence[str], dtype: torch.dtype):
+        self.folder, self.items, self.dtype = Path(folder), items, dtype
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._lengths: Tensor | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.prompts) // SHARD)
+        return -(-len(self.items) // SHARD)
 
     @property
     def size(self) -> int:
@@ -52,10 +54,10 @@ class Shards:
         return self.folder / f"shard-{number:05d}.safetensors"
 
     def texts(self, number: int) -> Sequence[str]:
-        return self.prompts[number * SHARD : (number + 1) * SHARD]
+        return self.items[number * SHARD : (number + 1) * SHARD]
 
     def damage(self, number: int) -> str:
-        """Why a shard must be made (anew); "" when it is whole and of its prompts."""
+        """Why a shard must be made (anew); "" when it is whole and of its items."""
         file = self.file(number)
         if not file.exists() or not file.with_suffix(".json").exists():
             return "missing"
@@ -63,19 +65,20 @@ class Shards:
             record = read_json(file.with_suffix(".json"))
         except UserError as error:
             return str(error)
-        if not isinstance(record, dict) or record.get("prompts") != digest(self.texts(number), self.dtype):
-            return "of other prompts"
+        if not isinstance(record, dict) or record.get("items") != digest(self.texts(number), self.dtype):
+            return "of other items"
         return "" if checksum(file) == record.get("crc32") else "truncated or changed"
 
-    def make(self, number: int, teacher: Teacher) -> None:
+    def make(self, number: int, encode: Encode) -> None:
         """Encode and write one shard."""
         from safetensors.torch import save_file
 
         file, texts = self.file(number), self.texts(number)
         file.with_suffix(".json").unlink(missing_ok=True)
-        tensors = packed(teacher, texts, self.dtype)
+        first = number * SHARD
+        tensors = packed(encode, range(first, first + len(texts)), self.dtype)
         write_atomically(file, lambda part: save_file(tensors, part))
-        record = {"count": len(texts), "crc32": checksum(file), "prompts": digest(texts, self.dtype)}
+        record = {"count": len(texts), "crc32": checksum(file), "items": digest(texts, self.dtype)}
         write_json(file.with_suffix(".json"), record)
 
     def load(self) -> dict[str, Tensor]:
@@ -127,13 +130,13 @@ def digest(texts: Sequence[str], dtype: torch.dtype) -> str:
     return hashlib.sha256(json.dumps([str(dtype), *texts]).encode()).hexdigest()
 
 
-def packed(teacher: Teacher, texts: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Conditions of ``texts`` as a shard holds them, on the host; what is no integer in ``dtype``."""
+def packed(encode: Encode, places: range, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What ``encode`` makes of the items at ``places``, as a shard holds it, on the host."""
     parts: dict[str, list[Tensor]] = defaultdict(list)
-    for start in range(0, len(texts), ENCODED):
-        for name, value in pack(teacher.encode(texts[start : start + ENCODED]), dtype).items():
+    for start in places[::ENCODED]:
+        for name, value in pack(encode(start, min(start + ENCODED, places.stop)), dtype).items():
             parts[name].append(value.cpu())
-    return {name: torch.cat(pieces) for name, pieces in parts.items()}
+    return {name: torch.cat(pieces).contiguous() for name, pieces in parts.items()}
 
 
 def pack(condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -142,7 +145,12 @@ def pack(condition: Condition, dtype: torch.dtype) -> dict[str, Tensor]:
     if "text" in encoded:
         mask = encoded.pop("text_mask").bool()
         encoded |= {"states": encoded.pop("text")[mask], "lengths": mask.sum(1)}
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in encoded.items()}
+    return {name: kept(name, value, dtype) for name, value in encoded.items()}
+
+
+def kept(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
+    """``value`` as it is kept: text in ``dtype``; latents as they are, since a discriminator could tell a rounding."""
+    return value.to(dtype) if value.is_floating_point() and name != "latents" else value
 
 
 def unpack(packed: Condition, longest: int) -> dict[str, Tensor]:
@@ -169,41 +177,64 @@ def prepare(
     own: bool,
     say: Callable[[str], None] = print,
 ) -> Shards:
-    """Open the embeddings of ``prompts`` in ``folder``, making what is missing; a killed process goes on at its shard.
+    """Embeddings of ``prompts``: ``open_shards`` with the teacher's text encoder."""
+
+    def encode(start: int, stop: int) -> Condition:
+        return teacher.encode(prompts[start:stop])
+
+    return open_shards(folder, prompts, encode, teacher.text_key(), dtype, own=own, say=say)
+
+
+def open_shards(
+    folder: Path,
+    items: Sequence[str],
+    encode: Encode,
+    key: Sequence[Any],
+    dtype: torch.dtype,
+    *,
+    own: bool,
+    setting: str = "prompts.cache",
+    what: str = "prompts",
+    say: Callable[[str], None] = print,
+) -> Shards:
+    """Open what is kept of ``items`` in ``folder``, making what is missing; a killed process goes on at its shard.
 
     Args:
-        own: the folder belongs to one run: embeddings of other prompts are replaced there, elsewhere refused.
+        encode: the condition of the items from one place to (not including) another.
+        key: what it depends on beside the items, in words.
+        own: the folder belongs to one run: what is kept of other items is replaced there, elsewhere refused.
+        setting: that names the folder. what: the items are.
 
     Raises:
-        UserError: the folder holds embeddings of another text encoder, or (not ``own``) of other prompts or another
-            type; it cannot be written.
+        UserError: the folder holds what another encoder made, or (not ``own``) of other items or in another type; it
+            cannot be written.
     """
-    shards = Shards(folder, prompts, dtype)
-    agree(folder, header_of(teacher, prompts, dtype), own)
+    shards = Shards(folder, items, dtype)
+    agree(folder, header_of(key, items, dtype), own, setting, what)
     rank, world = process_number(), processes()
     mine = range(rank, len(shards), world)
     todo = [number for number in mine if shards.damage(number)]
     for done, number in enumerate(todo):
         if len(todo) > 1 and rank == 0:
-            say(f"text embeddings: shard {done + 1} of {len(todo)}, {SHARD} prompts each")
-        shards.make(number, teacher)
+            say(f"encoding {len(shards.texts(number))} {what}: shard {done + 1} of {len(todo)}")
+        shards.make(number, encode)
     for number in set(range(len(shards))) - set(mine):
         while shards.damage(number):  # another process is at it; should it fail, the launcher ends all
             time.sleep(0.2)
     return shards
 
 
-def header_of(teacher: Teacher, prompts: Sequence[str], dtype: torch.dtype) -> dict[str, Any]:
+def header_of(key: Sequence[Any], items: Sequence[str], dtype: torch.dtype) -> dict[str, Any]:
     """What cache.json says."""
     return {
-        "encoder": [str(part) for part in teacher.text_key()],
+        "encoder": [str(part) for part in key],
         "dtype": str(dtype).removeprefix("torch."),
-        "prompts": len(prompts),
-        "prompts_sha256": digest(prompts, dtype),
+        "count": len(items),
+        "sha256": digest(items, dtype),
     }
 
 
-def agree(folder: Path, header: dict[str, Any], own: bool) -> None:
+def agree(folder: Path, header: dict[str, Any], own: bool, setting: str, what: str) -> None:
     """See to it that cache.json says ``header``; raises UserError where the folder is somebody else's."""
     file = Path(folder) / "cache.json"
     for found in _attempts(file):
@@ -212,20 +243,20 @@ def agree(folder: Path, header: dict[str, Any], own: bool) -> None:
         if found and found["encoder"] != header["encoder"]:
             raise UserError(
                 f"the embeddings in {folder} were made by {', '.join(found['encoder'])}, but this teacher encodes by "
-                f"{', '.join(header['encoder'])}: give another folder as prompts.cache, or delete this one"
+                f"{', '.join(header['encoder'])}: give another folder as {setting}, or delete this one"
             )
         if found and not own:
-            theirs, ours = (f"{each['prompts']} prompts in {each['dtype']}" for each in (found, header))
-            what = theirs if theirs != ours else f"{theirs}, but other ones"
+            theirs, ours = (f"{each['count']} {what} in {each['dtype']}" for each in (found, header))
+            theirs = theirs if theirs != ours else f"{theirs}, but other ones"
             raise UserError(
-                f"{folder} holds embeddings of {what}, and this run has {ours}: give another folder as prompts.cache"
+                f"{folder} holds embeddings of {theirs}, and this run has {ours}: give another folder as {setting}"
             )
         if process_number() == 0:
             write_json(file, header)
             return
     raise UserError(
         f"process {process_number()} does not see {file}, which the first process writes: text embeddings must lie "
-        "on a disk that all machines share (prompts.cache)"
+        f"on a disk that all machines share ({setting})"
     )
 
 
@@ -237,7 +268,7 @@ def _attempts(file: Path) -> Iterator[dict[str, Any]]:
             found = read_json(file) if file.exists() else {}
         except UserError:
             found = {}
-        yield found if isinstance(found, dict) and {"encoder", "dtype", "prompts"} <= set(found) else {}
+        yield found if isinstance(found, dict) and {"encoder", "dtype", "count"} <= set(found) else {}
         time.sleep(0.2)
 
 

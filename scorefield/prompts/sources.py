@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition
-from scorefield.prompts.shards import Shards, unpack
+from scorefield.prompts.shards import Shards, kept, unpack
 from scorefield.random import Draws
 from scorefield.teachers.base import Teacher
 
@@ -20,10 +20,10 @@ AHEAD = 2  # iterations whose conditions are made beforehand
 
 
 class Conditions:
-    """Conditions of ``count`` prompts; teacher and online score are told the same."""
+    """Conditions of ``count`` prompts (or captioned pictures), drawn from ``stream``; both scores are told the same."""
 
-    def __init__(self, count: int):
-        self.count = count
+    def __init__(self, count: int, stream: str = "prompt"):
+        self.count, self.stream = count, stream
 
     def __call__(self, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         raise NotImplementedError
@@ -42,9 +42,9 @@ class Resident(Conditions):
         tensors: as ``Shards.load`` gives them.
     """
 
-    def __init__(self, tensors: Condition, device: str):
+    def __init__(self, tensors: Condition, device: str, stream: str = "prompt"):
         whole = {key: value.to(device) for key, value in tensors.items()}
-        super().__init__(len(next(iter(whole.values()))))
+        super().__init__(len(next(iter(whole.values()))), stream)
         self.states, self.lengths = whole.pop("states", None), whole.pop("lengths", None)
         self.whole = whole
         if self.lengths is not None:
@@ -65,7 +65,7 @@ class Resident(Conditions):
         return {"text": self.states[flat].float() * valid[..., None], "text_mask": valid.long(), **found}
 
     def __call__(self, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        condition = self.rows(draws.integers("prompt", self.count))
+        condition = self.rows(draws.integers(self.stream, self.count))
         return condition, condition
 
 
@@ -79,13 +79,22 @@ class Ahead(Conditions):
     Args:
         read: condition of the prompts at some places, on any device; called on the thread.
         iterations: of the run; nothing is made beyond.
+        thread: a pool of one thread, shared by what must not run at the same time; left out: one of its own.
     """
 
-    def __init__(self, count: int, read: Callable[[list[int]], dict[str, Tensor]], device: str, iterations: int):
-        super().__init__(count)
+    def __init__(
+        self,
+        count: int,
+        read: Callable[[list[int]], dict[str, Tensor]],
+        device: str,
+        iterations: int,
+        stream: str = "prompt",
+        thread: ThreadPoolExecutor | None = None,
+    ):
+        super().__init__(count, stream)
         self.read, self.device, self.iterations = read, torch.device(device), iterations
-        self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._thread = ThreadPoolExecutor(1, "prompts")
+        self.queue = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._thread = thread or ThreadPoolExecutor(1, stream)
         self._coming: dict[Any, Future] = {}
         self._open = True
 
@@ -96,7 +105,7 @@ class Ahead(Conditions):
         for iteration in range(now, max(last, now) + 1):
             key = (seed, iteration, salt, named)
             if key not in self._coming:
-                rows = Draws(seed, iteration, places, salt).integers("prompt", self.count).tolist()
+                rows = Draws(seed, iteration, places, salt).integers(self.stream, self.count).tolist()
                 self._coming[key] = self._thread.submit(self._make, rows)
         made, done = self._coming.pop((seed, now, salt, named)).result()
         for key in [key for key in self._coming if not now <= key[1] <= now + AHEAD]:
@@ -110,14 +119,14 @@ class Ahead(Conditions):
 
     @torch.no_grad()
     def _make(self, rows: list[int]) -> tuple[dict[str, Tensor], Any]:
-        if self.stream is None:
+        if self.queue is None:
             return {key: value.to(self.device) for key, value in self.read(rows).items()}, None
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.queue):
             made = {}
             for key, value in self.read(rows).items():
                 value = value if value.is_cuda else value.pin_memory()
                 made[key] = value.to(self.device, non_blocking=True)
-            return made, self.stream.record_event()
+            return made, self.queue.record_event()
 
     def close(self) -> None:
         self._open = False
@@ -129,28 +138,47 @@ class Ahead(Conditions):
         self._coming.clear()
 
 
-def from_shards(shards: Shards, device: str, iterations: int, resident_bytes: float) -> Conditions:
+def from_shards(
+    shards: Shards, device: str, iterations: int, resident_bytes: float, stream: str = "prompt"
+) -> Conditions:
     """On the device where all shards take at most ``resident_bytes``, else read ahead of time."""
     if shards.size <= resident_bytes:
-        return Resident(shards.load(), device)
+        return Resident(shards.load(), device, stream)
     longest = 0 if shards.lengths is None else int(shards.lengths.max())
-    return Ahead(len(shards.prompts), lambda rows: unpack(shards.rows(rows), longest), device, iterations)
+    return Ahead(len(shards.items), lambda rows: unpack(shards.rows(rows), longest), device, iterations, stream)
 
 
-def streamed(teacher: Teacher, prompts: Sequence[str], dtype: torch.dtype, device: str, iterations: int) -> Conditions:
+def streamed(
+    teacher: Teacher,
+    prompts: Sequence[str],
+    dtype: torch.dtype,
+    device: str,
+    iterations: int,
+    thread: ThreadPoolExecutor | None = None,
+) -> Conditions:
     """Encoded ahead of time; the text encoder stays in memory, nothing is written. Rounded to ``dtype``, as shards."""
-    long = teacher.encode(["a " * teacher.max_tokens])  # batches are padded to one length
-    longest = long["text"].shape[1] if "text" in long else 0
+    longest = most_tokens(teacher, prompts[0])
 
     def read(rows: list[int]) -> dict[str, Tensor]:
         return rounded(teacher.encode([prompts[row] for row in rows]), dtype, longest)
 
-    return Ahead(len(prompts), read, device, iterations)
+    return Ahead(len(prompts), read, device, iterations, thread=thread)
+
+
+def most_tokens(teacher: Teacher, prompt: str) -> int:
+    """Tokens of the longest text that ``teacher`` sees, to which batches are padded; 0 where it sees no text.
+
+    ``prompt`` is any that it takes.
+    """
+    if "text" not in teacher.encode([prompt]):
+        return 0
+    return teacher.encode(["a " * teacher.max_tokens])["text"].shape[1]
 
 
 def rounded(condition: Condition, dtype: torch.dtype, longest: int) -> dict[str, Tensor]:
     """``condition`` as it is after being kept in ``dtype``, with zeros for padding up to ``longest`` tokens."""
-    found = {key: value.to(dtype).float() if value.is_floating_point() else value for key, value in condition.items()}
+    found = {key: kept(key, value, dtype) for key, value in condition.items()}
+    found = {key: value.float() if value.is_floating_point() else value for key, value in found.items()}
     if "text" in found:
         text, mask = found["text"], found["text_mask"].long()
         more = max(0, longest - text.shape[1])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -139,16 +140,23 @@ def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
     return len(cuts)
 
 
-def open_conditions(config: TextToImageConfig, pipeline: Teacher, prompts: list[str], run: Path, device: str):
+def open_conditions(
+    config: TextToImageConfig,
+    pipeline: Teacher,
+    prompts: list[str],
+    run: Path,
+    device: str,
+    thread: ThreadPoolExecutor | None = None,
+) -> sources.Conditions:
     """What batches are told, as ``config.prompts`` says: embeddings kept in shards, or made as they are needed.
 
     Raises UserError for embeddings on disk that are of another text encoder or, in a folder that runs share, of other
     prompts.
     """
     settings, iterations = config.prompts, config.training.iterations
-    dtype = getattr(torch, config.teacher.dtype if settings.stored == "auto" else settings.stored)
+    dtype = getattr(torch, config.stored)
     if settings.embeddings == "streamed":
-        return sources.streamed(pipeline, prompts, dtype, device, iterations)
+        return sources.streamed(pipeline, prompts, dtype, device, iterations, thread)
     folder = Path(settings.cache) if settings.cache else run / "cache" / "text"
     kept = shards.prepare(folder, pipeline, prompts, dtype, own=not settings.cache)
     if isinstance(pipeline, PipelineTeacher):

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
+from scorefield.generators.terms.settings import CaptionedTerms
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
@@ -94,6 +95,12 @@ class TextToImageConfig(RunConfig):
     online: OnlineConfig = field(default_factory=OnlineConfig)
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    terms: CaptionedTerms = field(default_factory=CaptionedTerms)
+
+    @property
+    def stored(self) -> str:
+        """Name of the type that embeddings are kept in."""
+        return self.teacher.dtype if self.prompts.stored == "auto" else self.prompts.stored
 
     def __post_init__(self) -> None:
         settings = self.evaluation

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
-from . import evaluate, export
+from . import evaluate, export, real
 from .prompts import open_conditions, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
@@ -44,7 +45,7 @@ class TextToImage(Task):
     running: evaluate.Running | None = None  # made by build
 
     def check(self) -> None:
-        self.config.build_loss()
+        self.config.terms.check(self.config.build_loss())
         self.pipeline = self.open_pipeline()
         named = self.config.generator
         low, high = self.pipeline.sigma_min, self.pipeline.sigma_max
@@ -60,6 +61,7 @@ class TextToImage(Task):
             noise_laws.build(law, self.pipeline)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.prompts = read_prompts(self.config)
+        self.pictures = real.open_pictures(self.config, self.pipeline) if self.config.terms.discriminates else None
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         start = Path(self.config.generator.init)
@@ -87,10 +89,18 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        self.conditions = open_conditions(self.config, self.pipeline, self.prompts.train, self.folder.path, self.device)
-        players = self.players(self.pipeline.denoiser(), self.conditions)
+        config, run, thread = self.config, self.folder.path, ThreadPoolExecutor(1, "ahead")
+        conditions = open_conditions(config, self.pipeline, self.prompts.train, run, self.device, thread)
+        self.opened, streams = [conditions], config.prompts.embeddings == "streamed"
+        players = self.players(self.pipeline.denoiser(), conditions)
+        if self.pictures is not None:
+            pictures = real.open_real(config, self.pipeline, self.pictures, run, self.device, thread)
+            self.opened.append(pictures)
+            online = players.online.to(self.device)
+            players.generator = real.with_terms(config, self.pipeline, players.generator, online, pictures)
+            streams = streams or config.terms.adversarial.latents == "streamed"
         self._prepare_previews()
-        if self.config.prompts.embeddings == "cached":
+        if not streams:
             self.pipeline.release_text_encoder()
         return players
 
@@ -181,7 +191,8 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
-        self.conditions.close()
+        for source in self.opened:
+            source.close()
         return evaluate.full(self, generator, self.config.evaluation.samples)
 
     def restore(self, weights: dict[str, Tensor]) -> Generator:
