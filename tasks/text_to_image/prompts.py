@@ -1,7 +1,6 @@
 """What a run learns on and is measured on, and how its batches are told of it."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 from scorefield.data import toybox
 from scorefield.errors import UserError
 from scorefield.prompts import shards, sources
+from scorefield.prompts.files import read_prompts_file
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.pipeline import PipelineTeacher
 
@@ -43,12 +43,12 @@ def read_prompts(config: TextToImageConfig, samples: int = 0) -> Prompts:
     if settings.path == "toybox":
         train = list(dict.fromkeys(toybox.prompts(settings.count, toybox.TRAIN_SEED)))
     else:
-        train = read_file(Path(settings.path), settings.field)
+        train = read_prompts_file(Path(settings.path), settings.field)
         train = train[: settings.count] if settings.count else train
     if config.evaluation.prompts.startswith("toybox:"):
         held_out = fresh(toybox.prompt_stream(toybox_seed(config.evaluation.prompts)), train, wanted)
     elif config.evaluation.prompts:
-        held_out = read_file(Path(config.evaluation.prompts), settings.field)
+        held_out = read_prompts_file(Path(config.evaluation.prompts), settings.field)
     elif config.evaluation.judge != "none":
         held_out = fresh(toybox.prompt_stream(toybox.TEST_SEED), train, wanted)
     else:
@@ -72,58 +72,6 @@ def toybox_seed(text: str) -> int:
     if not seed.isdecimal() or int(seed) == toybox.TRAIN_SEED:
         raise UserError(f'evaluation.prompts "{text}" must be a file or toybox:SEED with a seed of 1 or more')
     return int(seed)
-
-
-def read_file(path: Path, field: str) -> list[str]:
-    """Prompts of a .txt, .jsonl or .parquet file; raises UserError when it is missing, empty or broken."""
-    if not path.is_file():
-        raise UserError(f"prompt file {path} does not exist")
-    readers = {".txt": _read_lines, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise UserError(f"prompt file {path} must end in {', '.join(readers)}")
-    texts = [text.strip() for text in readers[path.suffix](path, field) if text.strip()]
-    if not texts:
-        raise UserError(f"prompt file {path} holds no prompt")
-    return texts
-
-
-def _read_lines(path: Path, field: str) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"prompt file {path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def _read_jsonl(path: Path, field: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(_read_lines(path, field), start=1):
-        if not line.strip():
-            continue
-        try:
-            text = json.loads(line)[field]
-        except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
-            raise UserError(f'{path} line {number} is no JSON object with the key "{field}"') from error
-        if not isinstance(text, str):
-            raise UserError(f'{path} line {number}: "{field}" is {text!r}, not a text')
-        texts.append(text)
-    return texts
-
-
-def _read_parquet(path: Path, field: str) -> list[str]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise UserError("reading parquet prompts needs pyarrow: pip install pyarrow") from error
-    try:
-        table = parquet.read_table(path)
-    except Exception as error:
-        raise UserError(f"cannot read {path} as parquet: {error}") from error
-    if field not in table.column_names:
-        raise UserError(f'{path} has no column "{field}": it has {", ".join(table.column_names)}')
-    values = [value for value in table.column(field).to_pylist() if value is not None]
-    if wrong := [value for value in values if not isinstance(value, str)]:
-        raise UserError(f'{path}: column "{field}" holds {wrong[0]!r}, not texts')
-    return values
 
 
 def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:

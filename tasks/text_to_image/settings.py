@@ -52,8 +52,10 @@ class OnlineConfig:
 class PromptsConfig:
     """What is learned on: text only, no pictures."""
 
-    path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
-    field: str = "caption"  # key or column of jsonl and parquet
+    path: str = (
+        "toybox"  # "toybox" (made on the fly), or a file: .txt (one a line), .jsonl, .parquet, .json (COCO), .tsv
+    )
+    field: str = "caption"  # key or column of jsonl, json, parquet and tsv
     count: int = 4096  # prompts made, or read at most (0: all of a file)
     # "cached": encoded once, kept in shards; "streamed": encoded ahead of every batch, for sets too large to keep
     embeddings: str = "cached"
