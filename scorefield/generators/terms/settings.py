@@ -55,6 +55,7 @@ class CaptionedConfig(DiscriminatorConfig):
     "shards-{000..012}.tar"; "hf:NAME-OR-FOLDER@SPLIT" of the datasets package (extra "datasets").
     """
 
+    head: str = "conv"  # of a transformer's block half-way the mean over channels is a slow learner
     image: str = "image"  # column of a Hugging Face dataset
     caption: str = "caption"  # its column, or the key in JSON
     latents: str = "cached"  # encoded once, kept in shards; or "streamed": ahead of every batch, nothing kept
