@@ -30,6 +30,7 @@ def listed(url):
     return sorted(name[len(root) :].lstrip("/") for name in files.find(root))
 
 
+@pytest.mark.parametrize("url", ["memory", pytest.param("file", marks=pytest.mark.slow)], indirect=True)
 def test_a_machine_is_lost_and_another_goes_on(url, tmp_path, capsys):
     folder = families.write("pixart_sigma", tmp_path / "teacher")
     (tmp_path / "prompts.txt").write_text("\n".join(f"a red thing number {k}" for k in range(20)))

@@ -286,7 +286,8 @@ def test_latents_are_the_autoencoders_kept_or_streamed(root, folder_of, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "latents"), [("pixart_sigma", "full", "cached"), ("sd_eps", "lora", "streamed")]
+    ("name", "kind", "latents"),
+    [("pixart_sigma", "full", "cached"), pytest.param("sd_eps", "lora", "streamed", marks=pytest.mark.slow)],
 )
 def test_a_run_with_a_discriminator_and_again_from_its_checkpoint(
     name, kind, latents, root, folder_of, tmp_path, capsys
