@@ -80,7 +80,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f'scorefield {parsed.verb} does not take "{loose[0]}": see scorefield {parsed.verb} --help')
         if loose:
             parsed.overrides = [*parsed.overrides, *loose]
-        return module.execute(parsed)
+        try:
+            status = module.execute(parsed)
+        finally:
+            whole = "scorefield.mirror" not in sys.modules or sys.modules["scorefield.mirror"].finish()
+        return status if whole else status or 2
     except UserError as error:
         who = f"scorefield (process {rank()})" if rank() else "scorefield"
         print(f"{who}: {' '.join(str(error).split())}", file=sys.stderr)

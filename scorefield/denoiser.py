@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from scorefield.errors import UserError
+
 Condition = Mapping[str, Tensor]  # named tensors whose first axis is the batch; {} when there is none
 
 
@@ -32,6 +34,10 @@ class Denoiser(nn.Module):
         One doubled batch, or with ``split`` one after the other in half the memory.
         """
         return two_branches(self, x_t, sigma, condition, self.null_condition(condition), split)
+
+    def encode(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """Features [B, channels, h, w] float32 of what ``forward`` takes, half-way through, for a discriminator."""
+        raise UserError(f"{type(self).__name__} gives no features for a discriminator")
 
     def null_condition(self, like: Condition) -> Condition:
         """The empty condition, shaped like ``like``, for classifier-free guidance."""

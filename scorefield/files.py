@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from scorefield.errors import UserError
 
 def make_folder(path: Path) -> None:
     """Make a folder with its parents; raises UserError, naming it, where that cannot be."""
+    if re.match(r"[a-z0-9+]{2,}:/", str(path)):
+        raise UserError(f"{path} is a URL: only run, sample, evaluate, export and report take those, for a run folder")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:

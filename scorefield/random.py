@@ -41,10 +41,11 @@ class Draws:
         iteration: counts generator updates; -1 and below are free for evaluation.
         indices: int64 [B], the samples' places in the global batch; the device decides where draws are made.
         salt: sets apart a second, independent set of draws for the same samples.
+        host: the same indices on the host, for what is prepared there; asked of the device where left out.
     """
 
-    def __init__(self, seed: int, iteration: int, indices: Tensor, salt: str = ""):
-        self.seed, self.iteration, self.indices = seed, iteration, indices
+    def __init__(self, seed: int, iteration: int, indices: Tensor, salt: str = "", host: Tensor | None = None):
+        self.seed, self.iteration, self.indices, self.salt, self.host = seed, iteration, indices, salt, host
         start = torch.tensor(_signed(seed * 0x2545F4914F6CDD1D + iteration), device=indices.device)
         self._keys = mix(mix(start) ^ indices.to(torch.int64)) ^ zlib.crc32(salt.encode())
 
@@ -54,6 +55,10 @@ class Draws:
     @property
     def device(self) -> torch.device:
         return self.indices.device
+
+    def host_indices(self) -> Tensor:
+        """The indices on the host, without waiting for the device where it was told them."""
+        return self.indices.cpu() if self.host is None else self.host
 
     def bits(self, stream: str, count: int) -> Tensor:
         """int64 [B, count] of 64 random bits."""

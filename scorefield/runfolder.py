@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from scorefield import mirror
 from scorefield.errors import UserError
 from scorefield.files import make_folder, read_json, write_json, write_text
 
@@ -36,11 +37,18 @@ class RunFolder:
     @classmethod
     def existing(cls, path: Path) -> "RunFolder":
         """A folder that a run has written; raises UserError when it is not one."""
+        if (copy := mirror.of(path)) is not None:
+            copy.pull()
         if not Path(path).is_dir():
-            raise UserError(f"run folder {path} does not exist")
+            raise UserError(f"run folder {mirror.name_of(path)} does not exist")
         if not (Path(path) / "config.yaml").exists():
             raise UserError(f"{path} is not a run folder: it holds no config.yaml")
         return cls(path)
+
+    def publish(self) -> None:
+        """Copy what is finished to where the folder is mirrored, in the background; nothing where it is not."""
+        if (copy := mirror.of(self.path)) is not None:
+            copy.push()
 
     def lock(self) -> None:
         """Hold the folder until this process ends, however it ends; raises UserError if another holds it."""

@@ -4,13 +4,14 @@ With ``--pipeline`` any diffusers pipeline is measured in their place, on the sa
 """
 
 import argparse
-from pathlib import Path
 from typing import Any
+
+from scorefield import mirror
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=mirror.place, help="run folder")
     parser.add_argument("--samples", type=int, help="pictures, or held-out prompts; as configured if left out")
     parser.add_argument("--features", help='"judge", or a feature network: Inception weights (.pth), hub:inception …')
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")

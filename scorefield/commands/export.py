@@ -4,6 +4,8 @@ import argparse
 import inspect
 from pathlib import Path
 
+from scorefield import mirror
+
 OPTIONS = {
     "only": 'of a LoRA student: "pipeline" (merged), "lora" or "kohya"; all if left out',
     "base_model": "hub id of the teacher, for the model card, where its path does not tell",
@@ -14,7 +16,7 @@ OPTIONS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=mirror.place, help="run folder")
     parser.add_argument("--out", type=Path, help="folder to write; RUN/export if left out")
     for name, text in OPTIONS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", help=text)

@@ -1,12 +1,13 @@
 """``scorefield report RUN``: rebuild the page of a run, or of a comparison, from its files."""
 
 import argparse
-from pathlib import Path
+
+from scorefield import mirror
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=Path, help="folder of a run or of a comparison, finished or not")
+    parser.add_argument("run", type=mirror.place, help="folder of a run or of a comparison, finished or not")
 
 
 def execute(arguments: argparse.Namespace) -> int:

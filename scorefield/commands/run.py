@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield import config as configuration
+from scorefield import mirror
 from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
 from scorefield.errors import UserError
 from scorefield.files import write_text
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
     parser.add_argument("task", help="a task's name or folder, for example tasks/text_to_image")
     parser.add_argument("--config", type=Path, help="YAML preset; configs/TASK/default.yaml if left out")
-    parser.add_argument("--out", type=Path, help="run folder; runs/TASK-TIME if left out")
+    parser.add_argument("--out", type=mirror.place, help="run folder or URL; runs/TASK-TIME if left out")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as training.iterations=100")
@@ -47,6 +48,8 @@ def execute(arguments: argparse.Namespace) -> int:
     check_launch(config.training.batch, config.training.accumulation)
     device = resolve_device(config.training.device)
     folder = RunFolder(arguments.out or agreed(default_folder(task_class.name)))
+    if (copy := mirror.of(folder.path)) is not None:
+        copy.open()
     task = task_class(config, folder, device)
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
@@ -86,9 +89,13 @@ def apart(task) -> Iterator[None]:
 
 def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
-    used = (folder.path / "config.yaml").exists()
+    copy = mirror.of(folder.path)
+    if copy is not None and arguments.resume:
+        copy.pull()
+    used = (folder.path / "config.yaml").exists() or (copy is not None and copy.exists())
     if used and not arguments.resume:
-        raise UserError(f"{folder.path} already holds a run: give --resume to go on with it, or another --out")
+        name = mirror.name_of(folder.path)
+        raise UserError(f"{name} already holds a run: give --resume to go on with it, or another --out")
     folder.lock()
     text = configuration.to_yaml(config)
     if used and list(folder.checkpoints.glob("iteration-*")):
@@ -97,6 +104,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
     preset = preset_name(arguments.config, config.task)
     folder.write_environment(config.training.seed, config.training.device, preset)
+    folder.publish()
 
 
 def refuse_changes(folder: RunFolder, config) -> None:
@@ -114,6 +122,8 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "evaluation.",
         "monitors.",
         "assets.",
+        "prompts.cache",
+        "prompts.resident_gb",
     )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]
     changed = [
@@ -162,7 +172,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 
     say(f"run folder: {folder.path}")
     session = Session(task, task.build(), folder, say)
-    again = f"scorefield run {arguments.task} --out {folder.path} --resume"
+    again = f"scorefield run {arguments.task} --out {mirror.name_of(folder.path)} --resume"
     try:
         with watched(session, again):
             if warning := unlike_devices(session.trainer.device):

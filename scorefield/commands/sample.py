@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from scorefield import mirror
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("run", type=mirror.place, help="run folder")
     parser.add_argument("prompts", nargs="+", help="one or more prompts")
     parser.add_argument("--out", type=Path, help="folder for the pictures; RUN/pictures if left out")
     parser.add_argument("--seed", type=int, default=0, help="start noise")

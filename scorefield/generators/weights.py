@@ -11,16 +11,23 @@ from scorefield.training import checkpoint
 
 
 def apply_weights(generator: Generator, weights: dict[str, Tensor]) -> None:
-    """Put averaged weights into a generator; raises UserError when they belong to another one."""
+    """Put averaged weights into a generator, all or none; raises UserError when they belong to another one."""
     own = {name: p for name, p in generator.named_parameters()}
+    saved_kind, kind = ("lora" if any("lora_" in name for name in names) else "full" for names in (weights, own))
+    if saved_kind != kind:
+        raise UserError(f"the saved generator is of generator.kind={saved_kind}, and this one of generator.kind={kind}")
+    what = (
+        "saved LoRA is of another base or other layers"
+        if kind == "lora"
+        else "saved generator does not fit this teacher"
+    )
     if missing := sorted(set(own) ^ set(weights)):
-        raise UserError(f"the saved generator does not fit this teacher: {missing[0]} is on one side only")
+        raise UserError(f"the {what}: {missing[0]} is on one side only")
+    for name, value in weights.items():
+        if own[name].shape != value.shape:
+            raise UserError(f"the {what}: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}")
     with torch.no_grad():
         for name, value in weights.items():
-            if own[name].shape != value.shape:
-                raise UserError(
-                    f"the saved generator does not fit: {name} is {tuple(value.shape)}, not {tuple(own[name].shape)}"
-                )
             own[name].copy_(value)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,23 +85,31 @@ class FolderSource:
 
     def images(self, start: int, stop: int) -> Tensor:
         """uint8 [stop - start, 3, resolution, resolution]."""
-        import numpy as np
-        from PIL import Image, ImageOps
-
-        rows = []
-        for path, _ in self.items[start:stop]:
-            try:
-                with Image.open(path) as file:
-                    picture = file.convert("RGB")
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise UserError(f"cannot read the picture {path}: {error}") from error
-            square = ImageOps.fit(picture, (self.resolution, self.resolution), Image.Resampling.LANCZOS)
-            rows.append(torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1))
-        return torch.stack(rows)
+        return torch.stack([square_picture(path, str(path), self.resolution) for path, _ in self.items[start:stop]])
 
     def captions(self, start: int, stop: int) -> list[list[str]]:
         """One caption a picture, as a list of one."""
         return [[text] for _, text in self.items[start:stop]]
+
+
+def square_picture(file: Any, where: str, resolution: int) -> Tensor:
+    """uint8 [3, R, R] of a picture (a path, an open file or Pillow's own), cropped to its middle square and resized.
+
+    Raises UserError, naming ``where`` it lies, when it cannot be read.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    try:
+        if isinstance(file, Image.Image):
+            picture = file.convert("RGB")
+        else:
+            with Image.open(file) as opened:
+                picture = opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, AttributeError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read the picture {where}: {error}") from error
+    square = ImageOps.fit(picture, (resolution, resolution), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
 
 
 def _caption(path: Path) -> str:

@@ -1,7 +1,10 @@
 """Class-conditional DiT as a teacher: a prompt is the name or the number of a class."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +65,10 @@ class DiT(PipelineTeacher):
 
     def null(self) -> Condition:
         return {"label": torch.tensor([self.classes], device=self.device)}
+
+    def text_key(self) -> list[Any]:
+        names = hashlib.sha256(json.dumps(self.labels, sort_keys=True).encode()).hexdigest()[:12]
+        return [type(self).__name__, f"{self.classes} classes {names}"]
 
     def cut(self, prompt: str) -> str:
         return ""

@@ -14,13 +14,7 @@ from scorefield.errors import UserError
 from scorefield.networks.edm2_unet import Precond
 from scorefield.networks.edm_precond import EDMPrecond
 from scorefield.noise import EDM
-
-
-class _Encoded(Exception):
-    """Carries the encoder's output past the decoder."""
-
-    def __init__(self, features: Tensor):
-        self.features = features
+from scorefield.teachers.features import output_of
 
 
 class EDMDenoiser(Denoiser):
@@ -114,19 +108,7 @@ class EDMDenoiser(Denoiser):
         The adversarial terms read it (SiDA, arXiv:2410.14919; DMD2, arXiv:2405.14867).
         """
         raw = getattr(self.network, "model", None) or self.network.unet
-        last = list(raw.enc.values())[-1]
-
-        def stop(module, inputs, output):
-            raise _Encoded(output)
-
-        handle = last.register_forward_hook(stop)
-        try:
-            self(x_t, sigma, condition)
-        except _Encoded as reached:
-            return reached.features.float()
-        finally:
-            handle.remove()
-        raise AssertionError("the encoder's last part was not run")
+        return output_of(list(raw.enc.values())[-1], lambda: self(x_t, sigma, condition)).float()
 
     def _labels(self, x_t: Tensor, condition: Condition) -> Tensor | None:
         labels = condition.get("label")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def read_settings(path: str, part: str, name: str) -> dict[str, Any]:
         from huggingface_hub import hf_hub_download
 
         try:
-            local = Path(hf_hub_download(path, file, etag_timeout=PATIENCE))
+            local = Path(hf_hub_download(path, file, etag_timeout=PATIENCE, local_files_only=not reachable()))
         except Exception as error:
             raise UserError(explain(error, path, file)) from error
     elif not local.exists():
@@ -53,6 +54,8 @@ def load(loader, path: str, part: str, **options):
     quiet()
     if options.get("variant") in ("", None):
         options.pop("variant", None)
+    if not Path(path).is_dir() and not reachable():
+        options["local_files_only"] = True
     try:
         return loader.from_pretrained(path, subfolder=part, **options)
     except Exception as error:
@@ -66,6 +69,23 @@ def absent(index: dict[str, Any], kind: Any) -> list[str]:
         for name, value in index.items()
         if isinstance(value, list) and value[0] is None and name not in kind._optional_components
     ]
+
+
+@cache
+def reachable() -> bool:
+    """Whether the hub answers, asked once and briefly: its own client would try for minutes before it gave up.
+
+    Where it does not, only what was downloaded before is looked for.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of the client's own kinds: no name, no route, no certificate, no answer in time
+        return False
+    return True
 
 
 def explain(error: Exception, path: str, part: str, variant: str = "") -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
 from scorefield.noise import DiscreteVP, RectifiedFlow, convert
+from scorefield.teachers.features import as_map, output_of
 
 FORMS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
@@ -76,6 +77,19 @@ class NativeDenoiser(Denoiser):
         native = alpha * x_t.float()
         output = self.predict(native, self.process.timestep(sigma) * self.time_scale, condition)
         return convert(output, self.prediction, "x0", x_t=native, alpha=alpha, sigma=native_sigma)
+
+    def encode(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        """What leaves a U-Net's middle block (DMD2), or a transformer's block half-way, as a map; the rest is not run.
+
+        Of FLUX, whose blocks are of two kinds, it is the first kind that is halved.
+        """
+        part = getattr(self.network, "mid_block", None)
+        if part is None:
+            blocks = self.network.transformer_blocks
+            part = blocks[(len(blocks) - 1) // 2]
+        found = output_of(part, lambda: self(x_t, sigma, condition))
+        found = found[-1] if isinstance(found, tuple) else found  # of text and picture, the picture
+        return (found if found.ndim == 4 else as_map(found, x_t)).float()
 
     def null_condition(self, like: Condition) -> Condition:
         if not self.null_keys:

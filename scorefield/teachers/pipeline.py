@@ -67,6 +67,7 @@ class PipelineTeacher(Teacher):
         if self.text_dtype not in ("float32", "bfloat16", "float16"):
             raise UserError(f'teacher.options.text_dtype "{self.text_dtype}" is none of float32, bfloat16, float16')
         self._parts: dict[str, Any] = {}
+        self._null: Condition | None = None
         self.index = pipeline_index(self.path)
         self.scheduler_settings = hub.read_settings(self.path, "scheduler", "scheduler_config.json")
         self.process, self.prediction = process_of(self.scheduler_settings)
@@ -117,7 +118,9 @@ class PipelineTeacher(Teacher):
         network = hub.load(
             loader, self.path, self.network_part, torch_dtype=self.dtype, variant=self.variant, use_safetensors=True
         )
-        return self.wrap(network, self.null() if null else None).to(device or self.device).eval()
+        if null and self._null is None:
+            self.keep_null(self.null())
+        return self.wrap(network, self._null if null else None).to(device or self.device).eval()
 
     def wrap(self, network, null: Condition | None = None) -> NativeDenoiser:
         """A network of this family as a denoiser."""
@@ -156,6 +159,10 @@ class PipelineTeacher(Teacher):
         """What guidance leads away from, a batch of one."""
         return self.encode([self.negative_prompt])
 
+    def keep_null(self, null: Condition) -> None:
+        """Let every further copy of the denoiser have this empty prompt, which is then not encoded again."""
+        self._null = null
+
     def compression(self) -> int:
         """Pixels per latent, one way."""
         return 2 ** (len(self.settings("vae")["block_out_channels"]) - 1)
@@ -186,7 +193,15 @@ class PipelineTeacher(Teacher):
     # ------------------------------------------------------------------ text
 
     def text_key(self) -> list[Any]:
-        return [type(self).__name__, *super().text_key(), self.text_dtype, self.variant]
+        """Encoders and tokenizers by what they hold, so that a copy at another place is the same one."""
+        from scorefield.prompts import fingerprint
+
+        key: list[Any] = [type(self).__name__]
+        for name in sorted(name for name in self.index if name.startswith(("text_encoder", "tokenizer"))):
+            if (part := self.part(name)) is not None:
+                of = fingerprint.of_tokenizer if name.startswith("tokenizer") else fingerprint.of_module
+                key.append(f"{type(part).__name__} {of(part)}")
+        return [*key, f"{self.max_tokens} tokens", self.text_dtype]
 
     def cut(self, prompt: str) -> str:
         return cut_by(self.part("tokenizer"), prompt, self.max_tokens)

@@ -46,7 +46,7 @@ class Sana(PipelineTeacher):
         return super().stock_options() | told | {"max_sequence_length": self.max_tokens}
 
     def text_key(self) -> list[Any]:
-        return [*super().text_key(), self.instruction]
+        return [*super().text_key(), *([f'instruction "{self.instruction}"'] if self.instruction else [])]
 
     def encode(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         """Text states [N, max_tokens, C] float32 and mask [N, max_tokens]."""

@@ -56,6 +56,13 @@ class AdapterView(Denoiser):
         finally:
             self._switch("")
 
+    def encode(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        self._switch(self.role)
+        try:
+            return self.base.encode(x_t, sigma, condition)
+        finally:
+            self._switch("")
+
     @property
     def base(self) -> Denoiser:
         """The shared network."""

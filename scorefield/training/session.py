@@ -84,6 +84,7 @@ class Session:
         if self.best["name"]:
             write_pointer(self.folder, "best", self.best["name"])
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"], self.good})
+        self.folder.publish()
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint; False when there is none.

@@ -133,7 +133,7 @@ class Trainer:
                 else:
                     salt = f"fresh-{update}" if config.fresh_samples else ""
                     with torch.no_grad(), self._mode(self.generator, self.config.dropout == "none"):
-                        sample = self._render(Draws(draws.seed, k, draws.indices, salt))
+                        sample = self._render(Draws(draws.seed, k, draws.indices, salt, draws.host))
                 with self._synced(self.online_call, place == len(parts) - 1), self.clock("online"):
                     self.accelerator.backward(self._online_loss(sample, update))
             with self.clock("optimizer"):
@@ -284,8 +284,10 @@ class Trainer:
         """The draws of this process, one per micro-batch, keyed by place in the global batch."""
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         local = self.config.batch // world
+        host = torch.arange(rank * local, (rank + 1) * local)
         indices = torch.arange(rank * local, (rank + 1) * local, device=self.device)
-        return [Draws(self.config.seed, k, part) for part in indices.chunk(self.config.accumulation)]
+        parts = zip(indices.chunk(self.config.accumulation), host.chunk(self.config.accumulation), strict=True)
+        return [Draws(self.config.seed, k, part, host=same) for part, same in parts]
 
     def _mean(self, values: Tensor) -> Tensor:
         """Sum over this micro-batch by its share of the process's batch, so that updates average over all."""

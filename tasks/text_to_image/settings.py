@@ -5,9 +5,12 @@ from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
 from scorefield.evaluation.scores import ScoresConfig
+from scorefield.generators.terms.settings import CaptionedTerms
 from scorefield.teachers.settings import TeacherConfig
 from scorefield.teachers.shared import TARGETS
 from scorefield.training.settings import FREE, RunConfig
+
+EMBEDDINGS, STORED = ("cached", "streamed"), ("auto", "float32", "bfloat16", "float16")
 
 
 def check_kind(section: str, kind: str) -> None:
@@ -50,12 +53,25 @@ class OnlineConfig:
 class PromptsConfig:
     """What is learned on: text only, no pictures."""
 
-    path: str = "toybox"  # "toybox" (made on the fly), or a .txt (one a line), .jsonl or .parquet file
-    field: str = "caption"  # key or column of jsonl and parquet
+    path: str = (
+        "toybox"  # "toybox" (made on the fly), or a file: .txt (one a line), .jsonl, .parquet, .json (COCO), .tsv
+    )
+    field: str = "caption"  # key or column of jsonl, json, parquet and tsv
     count: int = 4096  # prompts made, or read at most (0: all of a file)
+    # "cached": encoded once, kept in shards; "streamed": encoded ahead of every batch, for sets too large to keep
+    embeddings: str = "cached"
+    cache: str = ""  # folder of the shards, which runs may share; empty: cache/text of the run folder
+    stored: str = "auto"  # type of embeddings: float32, bfloat16, float16; auto: teacher.dtype
+    resident_gb: float = 4.0  # shards of at most this size stay on the device; larger ones are read ahead from disk
 
     def __post_init__(self) -> None:
         check_number("prompts.count", self.count, 1 if self.path == "toybox" else 0)
+        check_number("prompts.resident_gb", self.resident_gb, 0)
+        for key, known in (("embeddings", EMBEDDINGS), ("stored", STORED)):
+            if (value := getattr(self, key)) not in known:
+                raise UserError(f'prompts.{key} "{value}" is unknown: {suggest(value, known)}')
+        if self.cache and self.embeddings == "streamed":
+            raise UserError("prompts.cache is of prompts.embeddings=cached: nothing is kept of streamed ones")
 
 
 @dataclass
@@ -99,6 +115,12 @@ class TextToImageConfig(RunConfig):
     prompts: PromptsConfig = field(default_factory=PromptsConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    terms: CaptionedTerms = field(default_factory=CaptionedTerms)
+
+    @property
+    def stored(self) -> str:
+        """Name of the type that embeddings are kept in."""
+        return self.teacher.dtype if self.prompts.stored == "auto" else self.prompts.stored
 
     def __post_init__(self) -> None:
         settings = self.evaluation

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from scorefield.images import save_grid, save_image
 from scorefield.losses.base import Loss
 from scorefield.losses.regression import Regression
 from scorefield.monitors import Probe
+from scorefield.prompts.sources import Conditions, Resident
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
@@ -35,8 +37,8 @@ from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, s
 from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training.evaluations import PAIRED
 
-from . import evaluate, export, peers
-from .prompts import make_cache, read_prompts, warn_of_cuts
+from . import evaluate, export, peers, real
+from .prompts import open_conditions, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
 PREVIEW_SEED = 20  # start noise of the grids over time
@@ -56,6 +58,7 @@ class TextToImage(Task):
 
     def check(self) -> None:
         loss = self.config.build_loss()
+        self.config.terms.check(loss)
         self.pipeline = self.open_pipeline()
         named = self.config.generator
         if loss.one_step and issubclass(GENERATORS.get(named.name), FewStepGenerator):
@@ -88,6 +91,7 @@ class TextToImage(Task):
                 f"training.sharding={self.config.training.sharding} does not shard {kinds} yet: use"
                 " kind=full, or training.sharding=none (LoRA roles share one set of frozen weights)"
             )
+        self.pictures = real.open_pictures(self.config, self.pipeline) if self.config.terms.discriminates else None
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
         self._check_pairs(loss)
@@ -117,21 +121,26 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        file = self.folder.path / "cache" / "text.safetensors" if processes.is_main() else None
-        cache = make_cache(self.pipeline, self.prompts.train, file, self.device)
-        if self.config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
+        config, run, thread = self.config, self.folder.path, ThreadPoolExecutor(1, "ahead")
+        conditions = open_conditions(config, self.pipeline, self.prompts.train, run, self.device, thread)
+        self.opened, streams = [conditions], config.prompts.embeddings == "streamed"
+        if config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
             # sharding moves it block by block: no device holds it whole
             teacher: Denoiser = self.pipeline.denoiser(device="cpu")
         else:
             teacher = self.pipeline.denoiser()
-        players = self.players(teacher, cache)
-        if PAIRED in self.config.build_loss().needs:
-            folder, settings = self.pairs_folder(), self.pair_settings()
-            given = self.pipeline, players.teacher, cache.rows, self.prompts.train, folder
-            pairs = make_pairs(*given, write=processes.is_main(), device=self.device, **settings)
-            players.generator = Paired(players.generator, pairs.z, pairs.x0, lambda rows: cache.rows(pairs.rows[rows]))
+        players = self.players(teacher, conditions)
+        if PAIRED in config.build_loss().needs:
+            players.generator = self.pair(players, conditions)
+        if self.pictures is not None:
+            pictures = real.open_real(config, self.pipeline, self.pictures, run, self.device, thread)
+            self.opened.append(pictures)
+            online = players.online.to(self.device)
+            players.generator = real.with_terms(config, self.pipeline, players.generator, online, pictures)
+            streams = streams or config.terms.adversarial.latents == "streamed"
         self._prepare_previews()
-        self.pipeline.release_text_encoder()
+        if not streams:
+            self.pipeline.release_text_encoder()
         return players
 
     def players(self, teacher: Denoiser, conditions) -> Players:
@@ -179,6 +188,8 @@ class TextToImage(Task):
     def _check_pairs(self, loss: Loss) -> None:
         if PAIRED not in loss.needs:
             return
+        if self.config.prompts.embeddings == "streamed":
+            raise UserError("pairs are drawn with embeddings that are kept: use prompts.embeddings=cached")
         refuse_stochastic(self.pipeline)
         if self.config.pairs.path:
             wanted = describe(self.pipeline, self.prompts.train, **self.pair_settings())
@@ -187,6 +198,19 @@ class TextToImage(Task):
             need_lpips()
             if loss.trunk != "random" and not Path(loss.trunk).is_file():
                 raise UserError(f'loss.trunk "{loss.trunk}" does not exist')
+
+    def pair(self, players: Players, conditions: Conditions) -> Paired:
+        """The generator, told to draw from the teacher's pairs."""
+        if not isinstance(conditions, Resident):
+            size = self.config.prompts.resident_gb
+            raise UserError(
+                "pairs are drawn with embeddings that stay on the device, and these take more than "
+                f"prompts.resident_gb={size:g}: raise it, or set a smaller prompts.count"
+            )
+        folder, rows = self.pairs_folder(), conditions.rows
+        given = self.pipeline, players.teacher, rows, self.prompts.train, folder
+        pairs = make_pairs(*given, write=processes.is_main(), device=self.device, **self.pair_settings())
+        return Paired(players.generator, pairs.z, pairs.x0, lambda places: rows(pairs.rows[places]))
 
     def pairs_folder(self) -> Path:
         """Where they are kept."""
@@ -262,6 +286,8 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
+        for source in self.opened:
+            source.close()
         return evaluate.full(self, generator, self.config.evaluation.samples)
 
     def restore(self, weights: dict[str, Tensor]) -> Generator:

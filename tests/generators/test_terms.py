@@ -15,6 +15,7 @@ from scorefield.generators.terms import WithTerms, build_terms, plain
 from scorefield.generators.terms.adversarial import AdversarialTerm
 from scorefield.generators.terms.anchor import AnchorTerm, build_distance, squared
 from scorefield.generators.terms.divergence import DIVERGENCES, weights
+from scorefield.generators.terms.real import LabelledReal
 from scorefield.generators.terms.settings import AdversarialConfig, AnchorConfig, DivergenceConfig, TermsConfig
 from scorefield.pretrain.labelled import classified
 from scorefield.random import Draws
@@ -101,7 +102,11 @@ def test_the_discriminator_learns_the_log_ratio_of_the_noised_densities():
     net = Moments()
     real = classified(torch.full((4, 1, 1, 1), 178, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ["a"])
     term = AdversarialTerm(
-        AdversarialConfig(weight=1.0), DivergenceConfig(), net, real, lambda u: torch.full_like(u, 0.5)
+        AdversarialConfig(weight=1.0),
+        DivergenceConfig(),
+        net,
+        LabelledReal(real, (1, 1, 1), 0),
+        lambda u: torch.full_like(u, 0.5),
     )
     optimizer = torch.optim.LBFGS([net.weight], max_iter=60, line_search_fn="strong_wolfe")
     batch = Batch(term.draw(Draws(0, 0, torch.arange(60_000))))
@@ -154,7 +159,9 @@ def test_the_encoder_is_read_without_its_decoder(model):
 def test_each_side_feels_its_own_part(head):
     net = denoiser()
     settings = AdversarialConfig(weight=0.5, head=head, start=3)
-    term = AdversarialTerm(settings, DivergenceConfig(), net, real_pictures(), lambda u: 0.2 + u)
+    term = AdversarialTerm(
+        settings, DivergenceConfig(), net, LabelledReal(real_pictures(), net.shape, CLASSES), lambda u: 0.2 + u
+    )
     if head == "conv":
         nn.init.normal_(term.head.last.weight)
         assert any(name.startswith("discriminator.") for name, _ in net.named_parameters())  # trained and saved with it
@@ -170,8 +177,8 @@ def test_each_side_feels_its_own_part(head):
     loss.backward()
     assert sum(p.grad is not None for p in net.parameters()) > 5
     eps, sigma = batch.latents["adversarial_eps_online"], 0.2 + batch.latents["adversarial_u_online"]
-    real = term.real.images[batch.latents["adversarial_rows"]].float() / 127.5 - 1
-    labels = torch.eye(CLASSES)[term.real.labels[batch.latents["adversarial_rows"]]]
+    real = term.real.pictures.images[batch.latents["adversarial_rows"]].float() / 127.5 - 1
+    labels = torch.eye(CLASSES)[term.real.pictures.labels[batch.latents["adversarial_rows"]]]
     logit = [
         term.logits(x + sigma[:, None, None, None] * eps, sigma, {"label": label})
         for x, label in ((real, labels), (x0.detach(), torch.eye(CLASSES)))
@@ -310,7 +317,7 @@ def test_what_is_missing_is_said_before_anything_starts(terms, loss, message):
 def test_pictures_and_classes_must_fit():
     real = real_pictures()
     with pytest.raises(UserError, match="3 classes, the teacher 5"):
-        AdversarialTerm(AdversarialConfig(), DivergenceConfig(), denoiser(5), real, lambda u: u)
+        LabelledReal(real, (3, SIDE, SIDE), 5)
     real.images = real.images[:, :, :4, :4]
     with pytest.raises(UserError, match=r"\[3, 4, 4\]"):
-        AdversarialTerm(AdversarialConfig(), DivergenceConfig(), denoiser(), real, lambda u: u)
+        LabelledReal(real, (3, SIDE, SIDE), CLASSES)

@@ -11,16 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scorefield.denoiser import Condition
-from scorefield.errors import UserError
+from scorefield.denoiser import Condition, Denoiser
 from scorefield.generators.base import Batch
 from scorefield.generators.terms import divergence
-from scorefield.generators.terms.settings import AdversarialConfig, DivergenceConfig
+from scorefield.generators.terms.real import Real
+from scorefield.generators.terms.settings import DiscriminatorConfig, DivergenceConfig
 from scorefield.generators.terms.wrapper import Term
-from scorefield.images import to_float
-from scorefield.pretrain.labelled import LabelledImages
 from scorefield.random import Draws
-from scorefield.teachers.edm import EDMDenoiser
 from scorefield.training.trainer import frozen, spread
 
 
@@ -44,57 +41,50 @@ class AdversarialTerm(Term):
 
     Args:
         online: the online score; a "conv" head becomes part of it, so that it is trained and saved with it.
-        real: pictures with labels, uint8; labels are told where the online score has classes.
-        noise_law: from uniforms [B] to sigma [B].
+        real: what it is held against, on the device of ``online``. noise_law: from uniforms [B] to sigma [B].
+        precision: "bf16" for autocast in the encoder's passes, as in the trainer's own.
 
     Raises:
-        UserError: real pictures of another size or with other classes than the online score's.
+        UserError: a "conv" head for an online score that gives no features.
     """
 
     name = "adversarial"
 
     def __init__(
         self,
-        settings: AdversarialConfig,
+        settings: DiscriminatorConfig,
         ratio: DivergenceConfig,
-        online: EDMDenoiser,
-        real: LabelledImages,
+        online: Denoiser,
+        real: Real,
         noise_law: Callable[[Tensor], Tensor],
+        precision: str = "fp32",
     ):
-        if real.images.shape[1:] != online.shape:
-            raise UserError(
-                f"terms.adversarial.data has pictures {list(real.images.shape[1:])}, not {list(online.shape)}"
-            )
-        if online.label_dim and real.classes != online.label_dim:
-            raise UserError(f"terms.adversarial.data has {real.classes} classes, the teacher {online.label_dim}")
         self.settings, self.ratio, self.net, self.real, self.noise_law = settings, ratio, online, real, noise_law
+        self.precision = precision
         self.head: nn.Module | None = None
         if settings.head == "conv":
-            device = real.images.device
+            device = next(online.parameters()).device
             with torch.no_grad():
-                probe = torch.zeros(1, *online.shape, device=device)
-                told = {"label": torch.zeros(1, online.label_dim, device=device)} if online.label_dim else {}
-                channels = online.encode(probe, torch.ones(1, device=device), told).shape[1]
+                x, told = real.take(Batch(real.draw(Draws(0, -1, torch.arange(1, device=device)))))
+                channels = online.encode(x, torch.ones(1, device=device), told).shape[1]
             online.discriminator = self.head = ConvHead(channels).to(device)
 
     def draw(self, draws: Draws) -> dict[str, Tensor]:
-        found = {"adversarial_rows": draws.integers("adversarial-rows", len(self.real), 1)[:, 0]}
+        found = self.real.draw(draws)
         for who in ("online", "generator"):
             found[f"adversarial_u_{who}"] = draws.uniform(f"adversarial-u-{who}")
-            found[f"adversarial_eps_{who}"] = draws.normal(f"adversarial-eps-{who}", *self.net.shape)
+            found[f"adversarial_eps_{who}"] = draws.normal(f"adversarial-eps-{who}", *self.real.shape)
         return found
 
     def logits(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         """[B]: the mean of the map of logits."""
-        features = self.net.encode(x_t, sigma, condition)
+        wanted = self.precision == "bf16"  # the cache is off for the reason that the trainer gives
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=wanted, cache_enabled=False):
+            features = self.net.encode(x_t, sigma, condition)
         return (features if self.head is None else self.head(features)).flatten(1).mean(1)
 
     def online(self, x0: Tensor, batch: Batch) -> Tensor:
-        rows = batch.latents["adversarial_rows"]
-        real = to_float(self.real.images[rows])
-        told: Condition = {}
-        if self.net.label_dim:
-            told = {"label": F.one_hot(self.real.labels[rows], self.net.label_dim).float()}
+        real, told = self.real.take(batch)
         real_x, sigma = self._noised(real, batch, "online")
         fake_x, _ = self._noised(x0, batch, "online")
         real_logits = self.logits(real_x, sigma, told)

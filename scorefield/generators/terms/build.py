@@ -21,11 +21,13 @@ def build_terms(
     terms: list[Term] = []
     if settings.discriminates and isinstance(online, EDMDenoiser):
         from scorefield.generators.terms.adversarial import AdversarialTerm
+        from scorefield.generators.terms.real import LabelledReal
         from scorefield.pretrain import labelled
 
         found = settings.adversarial
         side = online.shape[-1]
-        real = labelled.read(found.data, resolution=side, count=found.images, label=found.label, device=device)
+        pictures = labelled.read(found.data, resolution=side, count=found.images, label=found.label, device=device)
+        real = LabelledReal(pictures, online.shape, online.label_dim)
         law = noise_laws.build(training.generator_noise, online)
         terms.append(AdversarialTerm(found, settings.divergence, online.to(device), real, law))
     if settings.anchor.weight:

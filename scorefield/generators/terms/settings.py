@@ -11,15 +11,14 @@ HEADS, DISTANCES = ("mean", "conv"), ("pixels", "judge", "lpips")
 
 
 @dataclass
-class AdversarialConfig:
+class DiscriminatorConfig:
     """A discriminator on real pictures in the online score's encoder (SiDA, arXiv:2410.14919; DMD2)."""
 
     weight: float = 0.0  # of the generator's term; 0: off
     online_weight: float = 1.0  # of the discriminator's loss beside the online score's
     head: str = "mean"  # "mean" over the encoder's channels (SiDA), or "conv", a small network of its own (DMD2)
     start: int = 0  # first iteration in which the generator feels it
-    data: str = ""  # real pictures: "toybox", an .npz, or a folder with a sub-folder a class
-    label: str = "object"  # Toybox's class
+    data: str = ""  # real pictures
     images: int = 50_000  # read at most
 
     def __post_init__(self) -> None:
@@ -29,6 +28,44 @@ class AdversarialConfig:
             )
         if self.head not in HEADS:
             raise UserError(f'terms.adversarial.head "{self.head}" is unknown: {suggest(self.head, HEADS)}')
+
+    def check_data(self) -> None:
+        """Raise UserError where no real pictures are, before anything heavy starts."""
+        if not self.data:
+            raise UserError("a discriminator needs real pictures: give terms.adversarial.data")
+
+
+@dataclass
+class AdversarialConfig(DiscriminatorConfig):
+    """Real pictures with classes: ``data`` is "toybox", an .npz, or a folder with a sub-folder a class."""
+
+    label: str = "object"  # Toybox's class
+
+    def check_data(self) -> None:
+        super().check_data()
+        if self.data != "toybox" and not Path(self.data).exists():
+            raise UserError(f'terms.adversarial.data "{self.data}" does not exist')
+
+
+@dataclass
+class CaptionedConfig(DiscriminatorConfig):
+    """Real pictures with captions.
+
+    ``data`` is "toybox"; a folder as ``train-teacher --data`` takes it; a folder of webdataset's .tar shards, or
+    "shards-{000..012}.tar"; "hf:NAME-OR-FOLDER@SPLIT" of the datasets package (extra "datasets").
+    """
+
+    head: str = "conv"  # of a transformer's block half-way the mean over channels is a slow learner
+    image: str = "image"  # column of a Hugging Face dataset
+    caption: str = "caption"  # its column, or the key in JSON
+    latents: str = "cached"  # encoded once, kept in shards; or "streamed": ahead of every batch, nothing kept
+    cache: str = ""  # folder of the shards, which runs may share; empty: cache/real of the run folder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.latents not in ("cached", "streamed"):
+            known = suggest(self.latents, ("cached", "streamed"))
+            raise UserError(f'terms.adversarial.latents "{self.latents}" is unknown: {known}')
 
 
 @dataclass
@@ -65,12 +102,11 @@ class AnchorConfig:
 
 
 @dataclass
-class TermsConfig:
-    """What joins the score loss; nothing by default."""
+class DiscriminatorTerms:
+    """A discriminator's term and what reads its ratio of densities."""
 
-    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    adversarial: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
-    anchor: AnchorConfig = field(default_factory=AnchorConfig)
 
     @property
     def discriminates(self) -> bool:
@@ -80,16 +116,31 @@ class TermsConfig:
     def check(self, loss: Loss) -> None:
         """Raise UserError for what is missing, before anything heavy starts."""
         if self.discriminates:
-            if not self.adversarial.data:
-                raise UserError("a discriminator needs real pictures: give terms.adversarial.data")
-            if self.adversarial.data != "toybox" and not Path(self.adversarial.data).exists():
-                raise UserError(f'terms.adversarial.data "{self.adversarial.data}" does not exist')
+            self.adversarial.check_data()
             if not loss.needs_online:
                 raise UserError("the discriminator lies in the online score, which this loss has none of")
         if self.divergence.name != "reverse_kl" and (loss.needs_jacobian or not loss.needs_online):
             raise UserError(
                 "terms.divergence weighs the gradient of a KL divergence: use loss.name=diff_instruct, dmd or vsd"
             )
+
+
+@dataclass
+class CaptionedTerms(DiscriminatorTerms):
+    """What joins the score loss of a task with prompts; nothing by default."""
+
+    adversarial: CaptionedConfig = field(default_factory=CaptionedConfig)
+
+
+@dataclass
+class TermsConfig(DiscriminatorTerms):
+    """What joins the score loss of a task with classes; nothing by default."""
+
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
+
+    def check(self, loss: Loss) -> None:
+        super().check(loss)
         if self.anchor.weight and self.anchor.distance == "lpips":
             trunk = self.anchor.trunk
             if not trunk:

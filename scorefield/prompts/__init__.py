@@ -1,0 +1,1 @@
+"""Prompts of a run: files that hold them, their embeddings on disk, and what a batch is told."""
