@@ -26,7 +26,7 @@ from scorefield.teachers.base import Teacher
 from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pipeline import PipelineTeacher
 
-from . import evaluate, export
+from . import cost, evaluate, export
 from .prompts import make_cache, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
@@ -43,6 +43,7 @@ class TextToImage(Task):
     config: TextToImageConfig
     watched: tuple[Tensor, dict[str, Tensor]] | None = None
     running: evaluate.Running | None = None  # made by build
+    stood_in: str = ""  # the hub id whose configuration is a stand-in's
 
     def check(self) -> None:
         self.config.build_loss()
@@ -110,14 +111,19 @@ class TextToImage(Task):
             load_generator(generator, Path(self.config.generator.init))
         return Players(teacher, roles["online"], generator)
 
-    def rehearse(self) -> Players:
+    def stand_in(self) -> None:
         settings = self.config.teacher
         if settings.path in KNOWN:
             self.configuration = tempfile.TemporaryDirectory()  # as long as the task: parts are read when asked for
+            self.stood_in = settings.path
             settings.path = str(write_known(settings.path, Path(self.configuration.name)))
+
+    def rehearse(self) -> Players:
+        self.stand_in()
         self.pipeline = self.open_pipeline()
         if not isinstance(self.pipeline, PipelineTeacher):
-            raise UserError(f"scorefield bench times diffusers pipelines, not teacher.name={settings.name}")
+            named = self.config.teacher.name
+            raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={named}")
         told = self.pipeline.random_condition(8)
 
         def conditions(draws: Draws) -> tuple[Condition, Condition]:
@@ -125,6 +131,9 @@ class TextToImage(Task):
             return chosen, chosen
 
         return self.players(self.pipeline.random_denoiser(), conditions)
+
+    def memory_beside(self) -> dict[str, int]:
+        return cost.memory_beside(self.pipeline, self.prompts.train)
 
     def adapters(self) -> dict[str, shared.Adapter]:
         """Roles that live on the teacher's own weights."""
@@ -137,7 +146,7 @@ class TextToImage(Task):
 
     def plan(self) -> list[str]:
         return [
-            f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
+            f"teacher {self.stood_in or self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
             + ("the same ones" if self.prompts.shared else f"{len(self.prompts.held_out)} others"),
