@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from scorefield.task import Players, Task
 from scorefield.training import checkpoint
 from scorefield.training.progress import Progress
 from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.writer import Writer, snapshot
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C arrived; the run was saved."""
+    """SIGTERM, SIGUSR1 or Ctrl-C arrived; the run was saved."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -48,6 +52,7 @@ class Session:
         self.watch = Watch(self.config.monitors, training.iterations)
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
+        self.writer = Writer()
         self._nan_before = self._skipped_before = 0.0
         self._main = self.trainer.accelerator.is_main_process
 
@@ -64,18 +69,26 @@ class Session:
         }
 
     def save(self) -> None:
-        """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
+        """Write a checkpoint of this iteration, mark it latest, and drop old ones; perhaps in the background."""
         if not self._main:
             return
         if self.watch.good:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
-        folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
+        if self.config.checkpoints.asynchronous:
+            self.writer.wait()  # one copy in memory at a time
+            now = snapshot((self.weights(), state))
+            self.writer.submit(partial(self._write, self.iteration, *now, self.best["name"], self.good))
+        else:
+            self._write(self.iteration, self.weights(), state, self.best["name"], self.good)
+
+    def _write(self, iteration: int, weights: dict[str, dict], state: dict[str, Any], best: str, good: str) -> None:
+        folder = checkpoint.save(self.folder.checkpoints, iteration, weights, state)
         write_pointer(self.folder, "latest", folder.name)
-        if self.best["name"]:
-            write_pointer(self.folder, "best", self.best["name"])
-        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"], self.good})
+        if best:
+            write_pointer(self.folder, "best", best)
+        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {best, good})
 
     def resume(self) -> bool:
         """Go on from the newest whole checkpoint; False when there is none.
@@ -93,6 +106,7 @@ class Session:
 
     def load(self, folder: Path) -> None:
         """Take the whole state of a checkpoint and forget what was written about later iterations."""
+        self.writer.wait()
         saved = checkpoint.load(folder)
         if changes := self.generator.fit(saved.weights["generator"]):
             self.trainer.apply(changes)
@@ -113,13 +127,14 @@ class Session:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> None:
-        """Train to the configured iteration count; raises Interrupted after saving on SIGTERM or Ctrl-C."""
+        """Train to the configured iteration count; raises Interrupted after saving on SIGTERM, SIGUSR1 or Ctrl-C."""
         training, checkpoints = self.config.training, self.config.checkpoints
         if self.iteration == 0:
             self.look()
         since = self.iteration
         with (
             self._signals(),
+            self._writing(),
             Progress(training.iterations, self.iteration, training.batch, self._main) as progress,
         ):
             start = tick = time.monotonic()
@@ -243,13 +258,27 @@ class Session:
             self.trainer.average.swap()
 
     @contextmanager
+    def _writing(self):
+        """No checkpoint is under way on exit; one that failed is an error, unless another error is."""
+        try:
+            yield
+        except (Interrupted, Stopped):
+            self.writer.wait()
+            raise
+        except BaseException:
+            self.writer.join()
+            raise
+        self.writer.wait()
+
+    @contextmanager
     def _signals(self):
-        """Note SIGTERM and SIGINT; the loop saves and stops after the iteration at hand."""
+        """Note SIGTERM, SIGINT and SIGUSR1 (SLURM's, before a time limit); the loop saves after the iteration at hand
+        and stops."""
 
         def note(number, frame):
             self._signal = number
 
-        old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        old = {number: signal.signal(number, note) for number in STOPPING}
         try:
             yield
         finally:

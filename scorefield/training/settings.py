@@ -106,10 +106,11 @@ class TrainingConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When the run is saved; SIGTERM and Ctrl-C save as well."""
+    """When the run is saved; SIGTERM, SIGUSR1 and Ctrl-C save as well."""
 
     every: int = 200  # iterations
     keep: int = 2  # newest ones kept, beside "best" and the last
+    asynchronous: bool = False  # written by a thread from a copy in host memory, while training goes on
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep < 1:
