@@ -38,6 +38,7 @@ def say(text: str) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
     from scorefield.monitors.watch import Watch
+    from scorefield.training import trackers
 
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -56,6 +57,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--device-memory and --devices plan a run: give --dry-run as well")
     task.check()
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
+    trackers.check(config.trackers)
     if arguments.dry_run:
         from scorefield.commands.plan import print_plan
 
@@ -101,6 +103,7 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "checkpoints.",
         "evaluation.",
         "monitors.",
+        "trackers",
         "assets.",
     )
     old, new = (dict(OmegaConf.to_container(OmegaConf.structured(c)) or {}) for c in (before, config))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint
 from scorefield.training.progress import Progress
+from scorefield.training.trackers import Trackers
 from scorefield.training.trainer import Trainer, trainable
 from scorefield.training.writer import Writer, snapshot
 
@@ -52,7 +54,7 @@ class Session:
         self.watch = Watch(self.config.monitors, training.iterations)
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
-        self.writer = Writer()
+        self.writer, self.trackers = Writer(), Trackers([], folder.path, 0, {})
         self._nan_before = self._skipped_before = 0.0
         self._main = self.trainer.accelerator.is_main_process
 
@@ -78,8 +80,8 @@ class Session:
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
         if self.config.checkpoints.asynchronous:
             self.writer.wait()  # one copy in memory at a time
-            now = snapshot((self.weights(), state))
-            self.writer.submit(partial(self._write, self.iteration, *now, self.best["name"], self.good))
+            weights, state = snapshot((self.weights(), state))
+            self.writer.submit(partial(self._write, self.iteration, weights, state, self.best["name"], self.good))
         else:
             self._write(self.iteration, self.weights(), state, self.best["name"], self.good)
 
@@ -129,14 +131,15 @@ class Session:
     def run(self) -> None:
         """Train to the configured iteration count; raises Interrupted after saving on SIGTERM, SIGUSR1 or Ctrl-C."""
         training, checkpoints = self.config.training, self.config.checkpoints
-        if self.iteration == 0:
-            self.look()
         since = self.iteration
         with (
             self._signals(),
             self._writing(),
+            self._tracking(),
             Progress(training.iterations, self.iteration, training.batch, self._main) as progress,
         ):
+            if self.iteration == 0:
+                self.look()
             start = tick = time.monotonic()
             before = self.seconds
             while self.iteration < training.iterations:
@@ -189,7 +192,7 @@ class Session:
             **phases,
         }
         if self._main:
-            self.folder.append_metrics(record)
+            self._record(record)
         # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
         if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
             gap = figures.get("x0_gap/rms", math.inf)  # not there in a warm-up
@@ -218,8 +221,13 @@ class Session:
                 "images": self.trainer.images,
                 "seconds": round(self.seconds, 3),
             }
-            self.folder.append_metrics(record | figures)
+            self._record(record | figures)
         return fresh
+
+    def _record(self, record: dict[str, Any]) -> None:
+        """One line of figures, for the run folder and the trackers that were named."""
+        self.folder.append_metrics(record)
+        self.trackers.log(record)
 
     def _back(self, fresh: list[dict[str, Any]]) -> bool:
         """Do what ``monitors.action`` says about new warnings; True when the run went back to an earlier checkpoint.
@@ -256,6 +264,16 @@ class Session:
         finally:
             self.generator.train()
             self.trainer.average.swap()
+
+    @contextmanager
+    def _tracking(self):
+        """The configured trackers, in the process that writes."""
+        names = self.config.trackers if self._main else []
+        self.trackers = Trackers(names, self.folder.path, self.iteration, asdict(self.config))
+        try:
+            yield
+        finally:
+            self.trackers.close()
 
     @contextmanager
     def _writing(self):

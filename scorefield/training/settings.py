@@ -149,6 +149,8 @@ class RunConfig:
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "sim"}, metadata=FREE)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
+    # tensorboard, wandb and others that accelerate knows; none: nothing leaves the run folder
+    trackers: list[str] = field(default_factory=list)
 
     def build_loss(self):
         """The loss object; raises UserError for an unknown name or option."""
