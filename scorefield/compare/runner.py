@@ -28,12 +28,21 @@ def command(plan: Plan, job: Job, out: Path, words: list[str]) -> list[str]:
     return [sys.executable, "-m", "scorefield", "run", plan.spec.task, "--out", str(out), *preset, *resume, *words]
 
 
-def environment(jobs: int) -> dict[str, str]:
-    """Environment of the runs: this very package, and the cores shared out among runs at once."""
+def environment(jobs: int, gpu: str | None = None) -> dict[str, str]:
+    """Environment of the runs: this very package, the cores shared out among runs at once, and the ``gpu`` to see."""
     package = str(Path(__file__).resolve().parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     threads = {} if jobs == 1 else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
-    return threads | dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)}
+    sees = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    return threads | dict(os.environ) | {"PYTHONPATH": os.pathsep.join(paths)} | sees
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may name, one entry a GPU that this process sees; empty without any."""
+    import torch
+
+    given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return given or [str(number) for number in range(torch.cuda.device_count())]
 
 
 def finished(job: Job) -> bool:
@@ -78,6 +87,8 @@ class Runner:
         self.plan, self.jobs, self.out, self.at_once = plan, jobs, out, at_once
         self.show, self.changed = show, changed
         self.processes: dict[str, subprocess.Popen] = {}
+        self.gpus = visible_gpus()
+        self.gpu_of: dict[str, str] = {}
         self.log_starts: dict[str, int] = {}
         self.signal = 0
         self.started = time.monotonic()
@@ -118,6 +129,14 @@ class Runner:
             elif len(self.processes) < self.at_once and all(s.state == "done" for s in starts):
                 self._start(job)
 
+    def _least_used_gpu(self, name: str) -> str | None:
+        """The GPU on which fewest runs are going on, noted for the run ``name``; None where there is no choice."""
+        if len(self.gpus) < 2 or self.at_once < 2:
+            return None
+        busy = [self.gpu_of[other] for other in self.processes if other in self.gpu_of]
+        self.gpu_of[name] = min(self.gpus, key=busy.count)
+        return self.gpu_of[name]
+
     def _start(self, job: Job) -> None:
         log = self.out / "logs" / f"{job.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +147,7 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment(self.at_once),
+                env=environment(self.at_once, self._least_used_gpu(job.name)),
                 start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
             )
         job.state = "running"

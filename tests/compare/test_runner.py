@@ -187,3 +187,12 @@ def test_a_folder_with_runs_of_others_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         open_folder(tmp_path / "file", [], False)
+
+
+def test_runs_at_once_are_spread_over_the_gpus(tmp_path, scripts, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    shout = DONE + "import os\n(folder / 'gpu').write_text(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    scripts |= dict.fromkeys("abcd", shout)
+    jobs = plan_of(["a", "b", "c", "d"], [0]).jobs(tmp_path)
+    Runner(plan_of(["a", "b", "c", "d"], [0]), jobs, tmp_path, 4).run(0.02)
+    assert sorted((job.folder / "gpu").read_text() for job in jobs) == ["3", "3", "5", "5"]

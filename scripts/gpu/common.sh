@@ -1,0 +1,36 @@
+# Shared by the GPU sessions beside this file: packages, several processes on one GPU, a deadline, and what comes back.
+# Each script runs in the repository's root; $OUT is where results go, carried wheels in .whl* are installed if there.
+set -u
+export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
+OUT=${OUT:-runs/gpu-results}; mkdir -p "$OUT" runs
+wheels=$(ls .whl*/*.whl 2>/dev/null)
+if [ -n "$wheels" ]; then
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site $wheels || exit 1
+  export PYTHONPATH=/tmp/site
+fi
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
+begun=$SECONDS
+say() { echo "[$((SECONDS - begun)) s] $*"; }
+scorefield() { python3 -m scorefield "$@"; }
+# Many small processes share a GPU better through the multi-process service; without it they take turns.
+start_mps() {
+  export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps CUDA_MPS_LOG_DIRECTORY=/tmp/mps-log; mkdir -p /tmp/mps /tmp/mps-log
+  if nvidia-cuda-mps-control -d 2>&1 && timeout 60 python3 -c 'import torch; torch.ones(2, device="cuda").sum().item()'; then
+    say "multi-process service on"; mps=1
+  else
+    echo quit | nvidia-cuda-mps-control 2>/dev/null; unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY; mps=0
+    say "no multi-process service: processes take turns"
+  fi
+}
+# wait_until SECONDS: for the background jobs, at most until so many seconds after the start; then they get SIGTERM
+wait_until() {
+  while [ -n "$(jobs -rp)" ] && [ $((SECONDS - begun)) -lt "$1" ]; do sleep 1; done
+  if [ -n "$(jobs -rp)" ]; then say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $(jobs -rp) 2>/dev/null; sleep 4; pkill -9 -f "scorefield (run|train)" ; fi
+}
+# collect NAME FOLDER…: figures, settings, last pictures and logs of runs, without weights, as parts of at most 15 MB
+collect() {
+  local name=$1; shift
+  find "$@" \( -name summary.json -o -name config.yaml -o -name metrics.jsonl -o -name "*.csv" -o -name "*.md" -o -name "*.log" \
+    -o -name comparison.json -o -name "*figures.json" -o -name training.json -o -name "before-after*.png" -o -path "*/samples/*.png" \) \
+    -size -3M -print0 | tar --null -T - -czf - | split -b 15000000 - "$OUT/$name.tgz."
+}
