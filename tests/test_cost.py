@@ -61,8 +61,13 @@ def measured(task) -> int:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("flux_schnell", ["training.accumulation=2", "training.precision=bf16", *LORA, SMALL]),
+        ("pixart_sigma", ["training.accumulation=2", "training.precision=bf16", *LORA]),
         ("pixart_sigma", ["training.activation_checkpointing=true", "training.split_guidance=true"]),
+        pytest.param(
+            "flux_schnell",
+            ["training.accumulation=2", "training.precision=bf16", *LORA, SMALL],
+            marks=pytest.mark.slow,
+        ),
         pytest.param("sd_eps", ["training.batch=16"], marks=pytest.mark.slow),
         pytest.param("sd3", ["loss={name: dmd}", "training.online_updates=1"], marks=pytest.mark.slow),
         pytest.param("sdxl", ["training.accumulation=4", "training.precision=bf16", *LORA], marks=pytest.mark.slow),
