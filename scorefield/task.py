@@ -58,8 +58,18 @@ class Task:
         return self.config.build_loss()
 
     def rehearse(self) -> Players:
-        """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``."""
-        raise UserError(f"task {self.name} has no rehearsal to be timed")
+        """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``.
+
+        ``--dry-run`` asks for them on device "meta", where tensors have no memory.
+        """
+        raise UserError(f"task {self.name} has no rehearsal to be timed or estimated")
+
+    def stand_in(self) -> None:
+        """Let configurations that come along stand in for a pretrained model that is not here; for a plan alone."""
+
+    def memory_beside(self) -> dict[str, int]:
+        """Bytes by role that a run keeps on its device beside networks, optimizers and activations; an estimate."""
+        return {}
 
     def plan(self) -> list[str]:
         """Lines that ``--dry-run`` prints beside the core's."""

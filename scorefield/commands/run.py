@@ -15,7 +15,7 @@ from scorefield.commands.common import build_config, check_task, preset_name, re
 from scorefield.errors import UserError
 from scorefield.files import write_text
 from scorefield.plugins import lasting_name, load_task
-from scorefield.processes import check_launch, is_main
+from scorefield.processes import check_launch, is_main, world
 from scorefield.runfolder import RunFolder, default_folder
 
 
@@ -25,7 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="YAML preset; configs/TASK/default.yaml if left out")
     parser.add_argument("--out", type=mirror.place, help="run folder or URL; runs/TASK-TIME if left out")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --out")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print the plan and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, print the plan with its cost in memory, and stop"
+    )
+    parser.add_argument("--device-memory", metavar="SIZE", help="with --dry-run: plan for a GPU of 80GB, say")
+    parser.add_argument("--devices", type=int, help="with --dry-run: plan for that many; those at hand if left out")
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="such as training.iterations=100")
 
 
@@ -38,6 +42,7 @@ def say(text: str) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
     from scorefield.monitors.watch import Watch
+    from scorefield.training import trackers
 
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -46,16 +51,26 @@ def execute(arguments: argparse.Namespace) -> int:
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
     check_launch(config.training.batch, config.training.accumulation)
-    device = resolve_device(config.training.device)
+    by_hand = arguments.dry_run and arguments.device_memory  # for a device that need not be here
+    device = "cpu" if by_hand else resolve_device(config.training.device)
     folder = RunFolder(arguments.out or agreed(default_folder(task_class.name)))
     if (copy := mirror.of(folder.path)) is not None:
         copy.open()
     task = task_class(config, folder, device)
+    if arguments.dry_run:
+        task.stand_in()
+    elif arguments.device_memory or arguments.devices is not None:
+        raise UserError("--device-memory and --devices plan a run: give --dry-run as well")
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
+    trackers.check(config.trackers)
     if arguments.dry_run:
+        from scorefield.commands.plan import print_plan
+
         if is_main():
-            print_plan(task, device)
+            target = config.training.device.replace("auto", "cuda") if by_hand else device
+            devices = world() if arguments.devices is None else arguments.devices
+            print_plan(task, target, arguments.device_memory, devices)
         return 0
     if is_main():
         prepare_folder(folder, config, arguments)
@@ -121,6 +136,7 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "checkpoints.",
         "evaluation.",
         "monitors.",
+        "trackers",
         "assets.",
         "prompts.cache",
         "prompts.resident_gb",
@@ -133,21 +149,6 @@ def refuse_changes(folder: RunFolder, config) -> None:
         raise UserError(
             f"{folder.path} was started with other settings: {'; '.join(changed)}; resume with the same, or start anew"
         )
-
-
-def print_plan(task, device: str) -> None:
-    """What a run would do and what it costs, without doing it."""
-    config = task.config
-    loss, training = config.build_loss(), config.training
-    passes = passes_per_iteration(loss, training)
-    lines = [
-        f"task {task.name} on {device}, {training.precision}",
-        *task.plan(),
-        f"loss {config.loss}: {'exact Jacobians' if loss.needs_jacobian else 'no Jacobian'}",
-        f"{training.iterations} iterations of {training.batch} images = {training.iterations * training.batch} images, "
-        f"{passes:g} forward passes an image",
-    ]
-    print("\n".join(lines))
 
 
 def passes_per_iteration(loss, training) -> float:

@@ -12,7 +12,12 @@ from scorefield.files import write_json
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
 SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
-BLOCKS4 = {"block_out_channels": [128, 256, 512, 512]}
+BLOCKS4 = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+}
 
 PIXART = {
     "num_attention_heads": 16,
@@ -147,7 +152,9 @@ def write_known(path: str, folder: Path) -> Path:
     if path not in KNOWN:
         raise UserError(f"the configuration of {path} is not known here: give a local folder; {suggest(path, KNOWN)}")
     pipeline, part, network, settings, scheduler, vae = KNOWN[path]
-    index = {"_class_name": pipeline, part: ["diffusers", network]}
+    index: dict[str, Any] = {"_class_name": pipeline, part: ["diffusers", network]}
+    if vae is BLOCKS4:
+        index["vae"] = ["diffusers", "AutoencoderKL"]
     files = {
         "model_index.json": index,
         f"{part}/config.json": settings,

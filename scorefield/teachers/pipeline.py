@@ -129,8 +129,9 @@ class PipelineTeacher(Teacher):
 
     def random_denoiser(self) -> NativeDenoiser:
         """A network of the configured size with random weights, for timing; only configuration files are read."""
-        network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
-        network = network if self.dtype == torch.float32 else network.to(self.dtype)
+        with torch.device(self.device):  # on "meta" nothing is allocated, whatever the size
+            network = self.class_of(self.network_part).from_config(self.settings(self.network_part))
+        network = torch.nn.Module.to(network, self.dtype)  # diffusers' own warns of nothing
         return self.wrap(network, self.random_condition(1)).to(self.device).eval()
 
     def layers(self) -> list[str]:

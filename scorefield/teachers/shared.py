@@ -7,6 +7,7 @@ adapter: activation checkpointing within the shared network is not for these vie
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,7 @@ def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tup
             init_lora_weights="gaussian",
         )
         try:
-            with torch.random.fork_rng(), warnings.catch_warnings():
+            with torch.random.fork_rng(), warnings.catch_warnings(), there(base):
                 warnings.simplefilter("ignore")  # peft wonders at a second adapter
                 torch.manual_seed(seed)
                 inject_adapter_in_model(settings, base, adapter_name=role)
@@ -131,6 +132,11 @@ def ending(name: str) -> str:
     """The part of a layer's name that its like share: to_q, to_out.0."""
     words = name.split(".")
     return ".".join(words[-2:] if words[-1].isdigit() else words[-1:])
+
+
+def there(base: Denoiser):
+    """Makes new tensors on the meta device where ``base`` lies there, and changes nothing elsewhere."""
+    return torch.device("meta") if next(base.parameters()).is_meta else nullcontext()
 
 
 @torch.no_grad()

@@ -4,6 +4,8 @@ import math
 import signal
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint, shards
 from scorefield.training.progress import Progress
+from scorefield.training.trackers import Trackers
 from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.writer import Writer, snapshot
+
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Interrupted(Exception):
-    """SIGTERM or Ctrl-C arrived; the run was saved."""
+    """SIGTERM, SIGUSR1 or Ctrl-C arrived; the run was saved."""
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)
@@ -48,6 +54,7 @@ class Session:
         self.watch = Watch(self.config.monitors, training.iterations)
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal = 0
+        self.writer, self.trackers = Writer(), Trackers([], folder.path, 0, {})
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
         self._main = self.trainer.accelerator.is_main_process
@@ -65,7 +72,10 @@ class Session:
         }
 
     def save(self) -> None:
-        """Write a checkpoint of this iteration, mark it latest, and drop old ones."""
+        """Write a checkpoint of this iteration, mark it latest, and drop old ones; perhaps in the background.
+
+        A sharded one takes all processes, and is written before the next iteration.
+        """
         sharded = self.trainer.sharding is not None
         if not self._main and not sharded:
             return
@@ -73,17 +83,28 @@ class Session:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
+        best, good = self.best["name"], self.good
         if sharded:
             weights = self.weights() | {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
             folder = shards.save(self.folder.checkpoints, self.iteration, weights, state)
+            if self._main:
+                self._mark(folder, best, good)
+        elif self.config.checkpoints.asynchronous:
+            self.writer.wait()  # one copy in memory at a time
+            weights, state = snapshot((self.weights(), state))
+            self.writer.submit(partial(self._write, self.iteration, weights, state, best, good))
         else:
-            folder = checkpoint.save(self.folder.checkpoints, self.iteration, self.weights(), state)
-        if not self._main:
-            return
+            self._write(self.iteration, self.weights(), state, best, good)
+
+    def _write(self, iteration: int, weights: dict[str, dict], state: dict[str, Any], best: str, good: str) -> None:
+        self._mark(checkpoint.save(self.folder.checkpoints, iteration, weights, state), best, good)
+
+    def _mark(self, folder: Path, best: str, good: str) -> None:
+        """Point to a new checkpoint, drop old ones, and let the run folder's copy elsewhere follow."""
         write_pointer(self.folder, "latest", folder.name)
-        if self.best["name"]:
-            write_pointer(self.folder, "best", self.best["name"])
-        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {self.best["name"], self.good})
+        if best:
+            write_pointer(self.folder, "best", best)
+        checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {best, good})
         self.folder.publish()
 
     def resume(self) -> bool:
@@ -112,6 +133,7 @@ class Session:
 
     def load(self, folder: Path) -> None:
         """Take the whole state of a checkpoint and forget what was written about later iterations."""
+        self.writer.wait()
         sharded = (folder / shards.SHARDS).is_dir()
         if sharded != (self.trainer.sharding is not None):
             raise UserError(
@@ -149,15 +171,17 @@ class Session:
     # ------------------------------------------------------------------ the run
 
     def run(self) -> None:
-        """Train to the configured iteration count; raises Interrupted after saving on SIGTERM or Ctrl-C."""
+        """Train to the configured iteration count; raises Interrupted after saving on SIGTERM, SIGUSR1 or Ctrl-C."""
         training, checkpoints = self.config.training, self.config.checkpoints
-        if self.iteration == 0:
-            self.look()
         since = self.iteration
         with (
             self._signals(),
+            self._writing(),
+            self._tracking(),
             Progress(training.iterations, self.iteration, training.batch, self._main) as progress,
         ):
+            if self.iteration == 0:
+                self.look()
             start = tick = time.monotonic()
             before = self.seconds
             while self.iteration < training.iterations:
@@ -217,7 +241,7 @@ class Session:
             **phases,
         }
         if self._main:
-            self.folder.append_metrics(record)
+            self._record(record)
         # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
         if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
             gap = figures.get("x0_gap/rms", math.inf)  # not there in a warm-up
@@ -258,8 +282,13 @@ class Session:
                 "images": self.trainer.images,
                 "seconds": round(self.seconds, 3),
             }
-            self.folder.append_metrics(record | figures)
+            self._record(record | figures)
         return fresh
+
+    def _record(self, record: dict[str, Any]) -> None:
+        """One line of figures, for the run folder and the trackers that were named."""
+        self.folder.append_metrics(record)
+        self.trackers.log(record)
 
     def _back(self, fresh: list[dict[str, Any]]) -> bool:
         """Do what ``monitors.action`` says about new warnings; True when the run went back to an earlier checkpoint.
@@ -298,13 +327,37 @@ class Session:
             self.trainer.average.swap()
 
     @contextmanager
+    def _tracking(self):
+        """The configured trackers, in the process that writes."""
+        names = self.config.trackers if self._main else []
+        self.trackers = Trackers(names, self.folder.path, self.iteration, asdict(self.config))
+        try:
+            yield
+        finally:
+            self.trackers.close()
+
+    @contextmanager
+    def _writing(self):
+        """No checkpoint is under way on exit; one that failed is an error, unless another error is."""
+        try:
+            yield
+        except (Interrupted, Stopped):
+            self.writer.wait()
+            raise
+        except BaseException:
+            self.writer.join()
+            raise
+        self.writer.wait()
+
+    @contextmanager
     def _signals(self):
-        """Note SIGTERM and SIGINT; the loop saves and stops after the iteration at hand."""
+        """Note SIGTERM, SIGINT and SIGUSR1 (SLURM's, before a time limit); the loop saves after the iteration at hand
+        and stops."""
 
         def note(number, frame):
             self._signal = number
 
-        old = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        old = {number: signal.signal(number, note) for number in STOPPING}
         try:
             yield
         finally:

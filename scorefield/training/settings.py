@@ -111,10 +111,11 @@ class TrainingConfig:
 
 @dataclass
 class CheckpointConfig:
-    """When the run is saved; SIGTERM and Ctrl-C save as well."""
+    """When the run is saved; SIGTERM, SIGUSR1 and Ctrl-C save as well."""
 
     every: int = 200  # iterations
     keep: int = 2  # newest ones kept, beside "best" and the last
+    asynchronous: bool = False  # written by a thread from a copy in host memory, while training goes on
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep < 1:
@@ -153,6 +154,8 @@ class RunConfig:
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "sim"}, metadata=FREE)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
+    # tensorboard, wandb and others that accelerate knows; none: nothing leaves the run folder
+    trackers: list[str] = field(default_factory=list)
 
     def build_loss(self):
         """The loss object; raises UserError for an unknown name or option."""

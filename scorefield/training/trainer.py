@@ -56,15 +56,23 @@ class Trainer:
 
     Args:
         teacher: frozen; online: trained on the generator's samples; generator: trained on the loss.
-        loss: from ``scorefield.losses.build``.
+        loss: from ``scorefield.losses.build``. accelerator: made for the configured device if left out.
 
     Raises:
         UserError: the device is not there, or the loss needs a tensor that the trainer cannot give.
     """
 
-    def __init__(self, config: TrainingConfig, teacher: Denoiser, online: Denoiser, generator: Generator, loss: Loss):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        teacher: Denoiser,
+        online: Denoiser,
+        generator: Generator,
+        loss: Loss,
+        accelerator: Accelerator | None = None,
+    ):
         self.config, self.loss = config, loss
-        self.accelerator = make_accelerator(config)
+        self.accelerator = accelerator or make_accelerator(config)
         device = self.device = self.accelerator.device
         world = self.accelerator.num_processes
         if config.batch % (world * config.accumulation):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +38,7 @@ from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, s
 from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training.evaluations import PAIRED
 
-from . import evaluate, export, peers, real
+from . import cost, evaluate, export, peers, real
 from .prompts import open_conditions, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
 
@@ -55,6 +56,7 @@ class TextToImage(Task):
     config: TextToImageConfig
     watched: tuple[Tensor, dict[str, Tensor]] | None = None
     running: evaluate.Running | None = None  # made by build
+    stood_in: str = ""  # the hub id whose configuration is a stand-in's
 
     def check(self) -> None:
         loss = self.config.build_loss()
@@ -158,21 +160,36 @@ class TextToImage(Task):
             load_generator(generator, Path(self.config.generator.init))
         return Players(teacher, roles["online"], generator)
 
-    def rehearse(self) -> Players:
+    def stand_in(self) -> None:
         settings = self.config.teacher
         if settings.path in KNOWN:
             self.configuration = tempfile.TemporaryDirectory()  # as long as the task: parts are read when asked for
+            self.stood_in = settings.path
             settings.path = str(write_known(settings.path, Path(self.configuration.name)))
+
+    def rehearse(self) -> Players:
+        self.stand_in()
         self.pipeline = self.open_pipeline()
         if not isinstance(self.pipeline, PipelineTeacher):
-            raise UserError(f"scorefield bench times diffusers pipelines, not teacher.name={settings.name}")
+            named = self.config.teacher.name
+            raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={named}")
         told = self.pipeline.random_condition(8)
 
         def conditions(draws: Draws) -> tuple[Condition, Condition]:
             chosen = pick(told, draws.indices % 8)
             return chosen, chosen
 
-        return self.players(self.pipeline.random_denoiser(), conditions)
+        players = self.players(self.pipeline.random_denoiser(), conditions)
+        if PAIRED in self.config.build_loss().needs:
+            z = torch.zeros(8, *self.pipeline.latent_shape, device=self.device)
+            players.generator = Paired(players.generator, z, z, lambda rows: pick(told, rows))
+        return players
+
+    def memory_beside(self) -> dict[str, int]:
+        found = cost.memory_beside(self.config, self.pipeline, self.prompts.train)
+        if PAIRED in self.config.build_loss().needs:
+            found["pairs"] = 2 * 4 * self.config.pairs.count * math.prod(self.pipeline.latent_shape)
+        return found
 
     def adapters(self) -> dict[str, shared.Adapter]:
         """Roles that live on the teacher's own weights."""
@@ -241,7 +258,7 @@ class TextToImage(Task):
             pairs = [f"pairs: {drawn['count']} of the teacher in {drawn['steps']} steps, before training"]
         return [
             *pairs,
-            f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
+            f"teacher {self.stood_in or self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
             + ("the same ones" if self.prompts.shared else f"{len(self.prompts.held_out)} others"),

@@ -1,0 +1,114 @@
+"""A trainer on the meta device: it runs a whole iteration, of whatever size, on tensors that have no memory.
+
+The meta device knows neither autocast nor fused attention; both are told it here, as the target device does them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
+
+from scorefield.denoiser import Denoiser
+from scorefield.random import Draws
+from scorefield.training.player import Player
+from scorefield.training.trainer import Trainer
+
+# torch.amp's lists ("Autocast Op Reference"), as far as networks of pictures use them
+LOWERED = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "baddbmm", "addmm", "addbmm", "einsum"}
+LOWERED |= {f"conv{n}d" for n in (1, 2, 3)} | {f"conv_transpose{n}d" for n in (1, 2, 3)}
+LOWERED |= {"scaled_dot_product_attention"}
+RAISED = {"layer_norm", "group_norm", "softmax", "log_softmax", "softplus", "sum", "norm", "prod", "cumsum", "cumprod"}
+RAISED |= {"pow", "__pow__", "rsqrt", "exp", "log", "reciprocal", "mse_loss", "l1_loss", "smooth_l1_loss"}
+RAISED_ON = {"cuda": RAISED, "cpu": {"mse_loss", "prod", "cumsum", "cumprod"}}
+
+
+class Kernels(TorchFunctionMode):
+    """Autocast to bfloat16 while ``lowering`` is set, and attention that keeps no matrix of weights."""
+
+    def __init__(self, device: str):
+        super().__init__()
+        self.raised, self.lowering = RAISED_ON.get(device.split(":")[0], set()), False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if self.lowering and name in LOWERED:
+            args, kwargs = cast((args, kwargs), torch.float32, torch.bfloat16)
+        elif self.lowering and name in self.raised:
+            args, kwargs = cast((args, kwargs), torch.bfloat16, torch.float32)
+        if name == "scaled_dot_product_attention":
+            return attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:
+    """``values`` with tensors of one type in another."""
+    return tree_map(lambda v: v.to(new) if isinstance(v, Tensor) and v.dtype == old else v, values)
+
+
+def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **rest) -> Tensor:
+    """Fused attention on the meta device: it keeps its inputs, its output and one number a row of weights."""
+    if attn_mask is not None:
+        attn_mask = torch.empty_like(attn_mask, dtype=query.dtype) if attn_mask.dtype == torch.bool else attn_mask
+        attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2])
+    fused = torch.ops.aten._scaled_dot_product_efficient_attention.default
+    return fused(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+
+
+class Alone:
+    """What a trainer asks of accelerate, for one process on the meta device."""
+
+    num_processes, process_index, is_main_process = 1, 0, True
+    device = torch.device("meta")
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def reduce(self, value: Tensor, how: str) -> Tensor:
+        return value
+
+
+def adam_state(parameter: Tensor) -> dict[str, Tensor]:
+    """What AdamW keeps of a parameter."""
+    moments = {name: torch.empty_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros((), device=parameter.device), **moments}
+
+
+def skipped_step(player: Player, iteration: int) -> None:
+    """A fused step takes no memory of its own, and the meta device has none."""
+    player.optimizer.zero_grad(set_to_none=True)
+
+
+class ShadowTrainer(Trainer):
+    """A trainer whose iterations run under ``kernels``."""
+
+    def __init__(self, kernels: Kernels, *given):
+        super().__init__(*given, accelerator=Alone())  # type: ignore[misc, arg-type]
+        self.kernels = kernels
+        for player in (self.online_player, self.generator_player):
+            for parameter in player.parameters:
+                player.optimizer.state[parameter] = adam_state(parameter)
+            player.step = partial(skipped_step, player)  # type: ignore[method-assign]
+
+    def iteration(self, k: int) -> None:
+        with self.kernels:
+            super().iteration(k)
+
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:  # type: ignore[override]
+        before, self.kernels.lowering = self.kernels.lowering, self.config.precision == "bf16"
+        try:
+            yield
+        finally:
+            self.kernels.lowering = before
+
+    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+        def lowered(seen: Tensor) -> Any:  # also when it is called again, in the backward pass, where no mode is on
+            with self.kernels, self._autocast():
+                return ask(seen)
+
+        return super()._ask(lowered, network, x_t, draws)
