@@ -183,7 +183,9 @@ def complaint(words: list[str]) -> str | None:
         if word.startswith("--") and word not in flags:
             return f"no flag {word} of {verb}"
         if before == "--score-option":
-            word = f"evaluation.score_options.{word}"
+            if not is_key(f"evaluation.score_options.{word.partition('=')[0]}"):
+                return f"no score option {word}"
+            continue
         if "=" in word and not word.startswith("-") and "images=N" not in word and ":" not in word:
             try:
                 key = configuration.parse_override(word, keys, free)[0]
