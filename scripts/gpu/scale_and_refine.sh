@@ -36,11 +36,11 @@ one() { # name gan|- batch warm-up iterations overrides…
     training.ema_half_life_images=$((batch * 80)) "$@" >runs/h-$name.log 2>&1 &
 }
 high="training.generator_noise.mean=0.5" higher="training.generator_noise.mean=1.0"
-one plain $P 128 200 1000 $high loss.weighting=none
+one higher-wide $P 128 200 1000 $higher training.online_noise.mean=0.5 training.online_noise.std=1.6
 one higher $P 128 200 1000 $higher
 one higher-plain $P 128 200 1000 $higher loss.weighting=none
 one two $P 128 200 1000 $high training.online_updates=2
-one slow $P 128 200 1000 $high training.generator.learning_rate=5e-4
+one karras $P 128 200 1000 "training.generator_noise={name: karras, u_min: 0.0, u_max: 0.8}"
 one di $P 128 200 1000 $high loss.name=diff_instruct
 one highest $P 128 200 1000 training.generator_noise.mean=1.5
 one higher-a $A 128 200 1000 $higher
@@ -50,15 +50,23 @@ one cpu-300 $P 32 300 520 $high
 one cpu-300-plain $P 32 300 520 $higher loss.weighting=none
 one cpu-1000 $P 32 1000 1220 $high
 one cpu-1000-higher $P 32 1000 1220 $higher
+distil() { # name overrides…: the EDM teacher into one step, at the rates that longer.sh found to be the better ones
+  local name=$1; shift; turn=$((1 - turn))
+  CUDA_VISIBLE_DEVICES=$turn scorefield run class_to_image --out runs/c-$name training.device=cuda training.batch=128 training.iterations=1000 \
+    training.online_warmup=100 checkpoints.every=500 evaluation.samples=2000 evaluation.running=0 training.ema_half_life_images=5000 \
+    evaluation.teacher_steps=18 training.generator.learning_rate=1e-4 training.online.learning_rate=3e-4 "$@" >runs/c-$name.log 2>&1 &
+}
+distil high training.generator_noise.mean=0.5
+distil karras "training.generator_noise={name: karras, u_min: 0.0, u_max: 0.8}"
 wait_until 490
 say "collecting"
-for f in runs/h-*/summary.json; do python3 - "$f" <<'P'
+for f in runs/[hc]-*/summary.json; do python3 - "$f" <<'P'
 import json, sys
 s = json.load(open(sys.argv[1]))
-print(sys.argv[1], s.get("wall_seconds"), *(f"{k}: " + " ".join(f"{m}={v:.3f}" for m, v in s[k].items() if isinstance(v, (int, float))) for k in ("before", "after") if k in s))
+print(sys.argv[1], s.get("wall_seconds"), *(f"{k}: " + " ".join(f"{m}={v:.3f}" for m, v in s[k].items() if isinstance(v, (int, float))) for k in ("before", "after", "student") if k in s))
 P
 done
-for f in runs/h-*.log; do echo "$f: $(tail -n 1 "$f" | cut -c1-160)"; done
+for f in runs/[hc]-*.log; do echo "$f: $(tail -n 1 "$f" | cut -c1-160)"; done
 collect results runs
 cp runs/bench/* "$OUT"/ 2>/dev/null; rm -f "$OUT"/*.err
 ls -la "$OUT"
