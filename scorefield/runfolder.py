@@ -25,12 +25,14 @@ class RunFolder:
 
     Attributes:
         path: the folder. checkpoints, samples, evaluation: its sub-folders.
+        cache: what is made before training; the same one in all processes of a run.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
         self.checkpoints, self.samples = self.path / "checkpoints", self.path / "samples"
         self.evaluation, self.export = self.path / "evaluation", self.path / "export"
+        self.cache = self.path / "cache"
         self.metrics_file = self.path / "metrics.jsonl"
         self._lock: IO[str] | None = None
 

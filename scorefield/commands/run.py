@@ -98,7 +98,9 @@ def apart(task) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory() as scratch:
+        cache = task.folder.cache  # which all make together
         task.folder = RunFolder(Path(scratch))
+        task.folder.cache = cache
         yield
 
 

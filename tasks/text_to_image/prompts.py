@@ -92,7 +92,7 @@ def open_conditions(
     config: TextToImageConfig,
     pipeline: Teacher,
     prompts: list[str],
-    run: Path,
+    cache: Path,
     device: str,
     thread: ThreadPoolExecutor | None = None,
 ) -> sources.Conditions:
@@ -105,7 +105,7 @@ def open_conditions(
     dtype = getattr(torch, config.stored)
     if settings.embeddings == "streamed":
         return sources.streamed(pipeline, prompts, dtype, device, iterations, thread)
-    folder = Path(settings.cache) if settings.cache else run / "cache" / "text"
+    folder = Path(settings.cache) if settings.cache else cache / "text"
     kept = shards.prepare(folder, pipeline, prompts, dtype, own=not settings.cache)
     if isinstance(pipeline, PipelineTeacher):
         shards.keep_empty_prompt(folder, pipeline, dtype)

@@ -30,7 +30,12 @@ def open_pictures(config: TextToImageConfig, teacher: Teacher) -> Captioned:
 
 
 def open_real(
-    config: TextToImageConfig, teacher: Teacher, pictures: Captioned, run: Path, device: str, thread: ThreadPoolExecutor
+    config: TextToImageConfig,
+    teacher: Teacher,
+    pictures: Captioned,
+    cache: Path,
+    device: str,
+    thread: ThreadPoolExecutor,
 ) -> sources.Conditions:
     """Latents and embeddings of drawn pictures: kept in shards, or made ahead of every batch on ``thread``.
 
@@ -57,7 +62,7 @@ def open_real(
     if isinstance(teacher, PipelineTeacher) and (vae := teacher.part("vae")) is not None:
         key.append(f"{type(vae).__name__} {fingerprint.of_module(vae)}")
     kept = shards.open_shards(
-        Path(settings.cache) if settings.cache else run / "cache" / "real",
+        Path(settings.cache) if settings.cache else cache / "real",
         pictures.items,
         lambda start, stop: encode(list(range(start, stop))),
         key,

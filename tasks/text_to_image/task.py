@@ -123,8 +123,8 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
-        config, run, thread = self.config, self.folder.path, ThreadPoolExecutor(1, "ahead")
-        conditions = open_conditions(config, self.pipeline, self.prompts.train, run, self.device, thread)
+        config, cache, thread = self.config, self.folder.cache, ThreadPoolExecutor(1, "ahead")
+        conditions = open_conditions(config, self.pipeline, self.prompts.train, cache, self.device, thread)
         self.opened, streams = [conditions], config.prompts.embeddings == "streamed"
         if config.training.sharding != "none" and isinstance(self.pipeline, PipelineTeacher):
             # sharding moves it block by block: no device holds it whole
@@ -135,7 +135,7 @@ class TextToImage(Task):
         if PAIRED in config.build_loss().needs:
             players.generator = self.pair(players, conditions)
         if self.pictures is not None:
-            pictures = real.open_real(config, self.pipeline, self.pictures, run, self.device, thread)
+            pictures = real.open_real(config, self.pipeline, self.pictures, cache, self.device, thread)
             self.opened.append(pictures)
             online = players.online.to(self.device)
             players.generator = real.with_terms(config, self.pipeline, players.generator, online, pictures)
@@ -231,7 +231,7 @@ class TextToImage(Task):
 
     def pairs_folder(self) -> Path:
         """Where they are kept."""
-        return Path(self.config.pairs.path) if self.config.pairs.path else self.folder.path / "cache"
+        return Path(self.config.pairs.path) if self.config.pairs.path else self.folder.cache
 
     def pair_settings(self) -> dict[str, Any]:
         """How they are drawn."""

@@ -101,8 +101,7 @@ def test_a_signal_to_one_process_stops_both_and_resuming_ends_as_one_process_end
             assert torch.allclose(value, seen[rank]["weights"][name], atol=1e-4), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
+@pytest.mark.parametrize("sharding", ["none", pytest.param("fsdp2", marks=pytest.mark.slow)])
 def test_a_run_of_two_processes_writes_one_run_folder(tmp_path, sharding):
     settings = [
         "training.iterations=4", "training.batch=4", "training.log_every=2", "training.device=cpu",
