@@ -10,7 +10,8 @@ gan() { # name gpu overrides…: train, then refine with three settings
   local name=$1 gpu=$2; shift 2
   export CUDA_VISIBLE_DEVICES=$gpu
   scorefield train-gan --config configs/gan/toybox32.yaml --out runs/gan-$name training.steps=1000000 training.minutes=${minutes:-4.6} \
-    training.batch=64 network.channel_base=2048 network.discriminator_base=2048 "$@" >runs/gan-$name.log 2>&1 || return
+    training.batch=64 images=30000 training.r1_gamma=0.02 training.learning_rate=0.002 training.ema_half_life_images=10000 \
+    network.channel_base=2048 network.discriminator_base=2048 network.channel_max=128 network.discriminator_max=128 "$@" >runs/gan-$name.log 2>&1 || return
   for setting in "a 1e-4 5e-4 exact" "b 3e-4 1e-3 exact" "c 1e-4 5e-4 none"; do
     set -- $setting
     scorefield run gan_refine --out runs/refine-$name-$1 generator.path=$PWD/runs/gan-$name/gan/G_ema training.device=cuda \

@@ -8,7 +8,7 @@ gan() { # name gpu overrides…
   local name=$1; CUDA_VISIBLE_DEVICES=$2; export CUDA_VISIBLE_DEVICES; shift 2
   scorefield train-gan --config configs/gan/toybox32.yaml --out runs/gan-$name images=60000 training.steps=1000000 training.minutes=7.9 \
     training.batch=256 training.learning_rate=0.0025 training.ema_half_life_images=30000 network.channel_base=2048 \
-    network.discriminator_base=2048 "$@" >runs/gan-$name.log 2>&1
+    network.discriminator_base=2048 network.channel_max=128 network.discriminator_max=128 training.r1_gamma=0.02 "$@" >runs/gan-$name.log 2>&1
 }
 wide="network.channel_max=256 network.discriminator_max=256"
 gan augment 0 training.augment=diffaugment training.r1_gamma=0.05 &
