@@ -188,7 +188,8 @@ class SynthesisBlock(nn.Module):
         single = ws.dtype
         dtype = torch.float16 if self.use_fp16 and half_allowed(ws) and not force_fp32 else single
         if fused_modconv is None:
-            fused_modconv = not self.training and (dtype == single or len(ws) == 1)
+            # as the official code, but for batches on a CPU, which grouped convolution makes four times slower
+            fused_modconv = not self.training and (len(ws) == 1 or (dtype == single and ws.is_cuda))
         w = ws.unbind(1)
         if self.in_channels == 0:
             x = self.const.to(dtype).expand(len(ws), -1, -1, -1)
@@ -269,7 +270,7 @@ class SynthesisNetwork(nn.Module):
         Args:
             noise_mode: "random", "const" (the stored maps) or "none".
             force_fp32: no half precision on CUDA.
-            fused_modconv: see ``modulated_conv2d``; by default on in eval mode.
+            fused_modconv: see ``modulated_conv2d``; by default on in eval mode, but for batches on a CPU.
             noise: maps [B, 1, r, r] for ``noise_resolutions``, used by mode "random" instead of a draw.
 
         Raises:
