@@ -25,7 +25,7 @@ wait
 for name in one two-none two-fsdp2; do echo "$name: $(tail -n 1 runs/$name/metrics.jsonl | cut -c1-420)"; done
 say "processes done"
 start_mps
-CUDA_VISIBLE_DEVICES=0 timeout 120 python3 -m pytest -q -p no:cacheprovider tests/three_d/test_render.py tests/prompts/test_embeddings.py tests/test_cost.py -k "cuda or gpu or device or ahead or estimate" >runs/cuda-tests.log 2>&1 &
+CUDA_VISIBLE_DEVICES=0 timeout 120 python3 -m pytest -q -p no:cacheprovider -m gpu tests >runs/cuda-tests.log 2>&1 &
 turn=0
 common="training.device=cuda checkpoints.every=5000 evaluation.samples=5000"
 one() { # name gan|- batch warm-up iterations overrides…
