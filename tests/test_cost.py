@@ -160,6 +160,7 @@ def test_a_model_of_the_hub_is_planned_without_it(monkeypatch, capsys):
     made = ("PixArtAlphaPipeline", "transformer", "PixArtTransformer2DModel", tiny, known.LINEAR, known.BLOCKS4)
     monkeypatch.setitem(known.KNOWN, "PixArt-alpha/PixArt-XL-2-512x512", made)
     words = ["--config", "pixart_512", "prompts.path=toybox", "--device-memory", "80GB", "--devices", "4"]
+    words += ["training.accumulation=4"]
     status, out, err = plan(capsys, *words)
     assert status == 0, err
     assert "PixArt-alpha/PixArt-XL-2-512x512" in out

@@ -259,7 +259,7 @@ def test_latents_are_the_autoencoders_kept_or_streamed(root, folder_of, tmp_path
     for where in ("cached", "streamed"):
         config.terms.adversarial = CaptionedConfig(weight=1.0, data=str(root / "tars"), latents=where)
         pictures = open_pictures(config, teacher)
-        source = open_real(config, teacher, pictures, tmp_path, "cpu", ThreadPoolExecutor(1))
+        source = open_real(config, teacher, pictures, tmp_path / "cache", "cpu", ThreadPoolExecutor(1))
         assert source.count == COUNT
         found[where] = [source(Draws(0, k, torch.arange(5)))[0] for k in range(3)]
         source.close()
