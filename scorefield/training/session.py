@@ -136,9 +136,8 @@ class Session:
         self.writer.wait()
         sharded = (folder / shards.SHARDS).is_dir()
         if sharded != (self.trainer.sharding is not None):
-            raise UserError(
-                f"{folder} was written with training.sharding={'fsdp2' if sharded else 'none'}: go on with it"
-            )
+            kind = "fsdp2" if sharded else "none"
+            raise UserError(f"{folder} was written with training.sharding={kind}: go on with it")
         state = self._restore(folder) if sharded else self._load_whole(folder)
         self.trainer.load_state(state)
         self.iteration = int(folder.name.removeprefix("iteration-"))

@@ -5,8 +5,9 @@ export OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 PYTHONUNB
 OUT=${OUT:-runs/gpu-results}; mkdir -p "$OUT" runs
 wheels=$(ls .whl*/*.whl 2>/dev/null)
 if [ -n "$wheels" ]; then
-  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target /tmp/site $wheels || exit 1
-  export PYTHONPATH=/tmp/site
+  site=$(mktemp -d)
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" $wheels || exit 1
+  export PYTHONPATH=$site
 fi
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 begun=$SECONDS
@@ -14,7 +15,7 @@ say() { echo "[$((SECONDS - begun)) s] $*"; }
 scorefield() { python3 -m scorefield "$@"; }
 # Many small processes share a GPU better through the multi-process service; without it they take turns.
 start_mps() {
-  export CUDA_MPS_PIPE_DIRECTORY=/tmp/mps CUDA_MPS_LOG_DIRECTORY=/tmp/mps-log; mkdir -p /tmp/mps /tmp/mps-log
+  CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d); CUDA_MPS_LOG_DIRECTORY=$(mktemp -d); export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
   if nvidia-cuda-mps-control -d 2>&1 && timeout 60 python3 -c 'import torch; torch.ones(2, device="cuda").sum().item()'; then
     say "multi-process service on"; mps=1
   else

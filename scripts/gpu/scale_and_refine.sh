@@ -12,8 +12,9 @@ time_preset() { # gpu seconds preset overrides…
   CUDA_VISIBLE_DEVICES=$gpu OMP_NUM_THREADS=8 timeout $most python3 -m scorefield bench --config $preset --json --rounds 3 training.device=cuda "$@" \
     >runs/bench/bench-$preset.json 2>runs/bench/bench-$preset.err || echo "bench $preset: $? $(tail -n 1 runs/bench/bench-$preset.err | cut -c1-300)"
 }
-{ time_preset 0 60 pixart_512 training.batch=16; time_preset 0 60 sd15 training.batch=16; } &
-{ time_preset 1 60 pixart_512_lora training.batch=16; time_preset 1 60 sdxl_lora training.batch=4; } &
+four="training.batch=16 training.accumulation=4"
+{ time_preset 0 60 pixart_512 $four; time_preset 0 60 sd15 $four; } &
+{ time_preset 1 60 pixart_512_lora $four; time_preset 1 60 sdxl_lora training.batch=4 training.accumulation=4; } &
 wait_until 125
 say "benches: $(ls -s runs/bench/*.json | tr '\n' ' ')"
 few="training.iterations=40 training.log_every=10 checkpoints.every=20 evaluation.samples=32 evaluation.running=0 evaluation.teacher_steps=8 training.device=cuda"
