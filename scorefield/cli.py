@@ -7,7 +7,7 @@ import sys
 
 from scorefield import __version__
 from scorefield.errors import UserError
-from scorefield.processes import rank
+from scorefield.processes import leave, rank
 
 VERBS = {
     "run": "train a generator for a task and report on it",
@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
             status = module.execute(parsed)
         finally:
             whole = "scorefield.mirror" not in sys.modules or sys.modules["scorefield.mirror"].finish()
+        leave()
         return status if whole else status or 2
     except UserError as error:
         who = f"scorefield (process {rank()})" if rank() else "scorefield"

@@ -1,6 +1,8 @@
 """Which of several processes this is, before accelerate has been asked: read from what the launcher set."""
 
+import gc
 import os
+import sys
 
 from scorefield.errors import UserError
 
@@ -18,6 +20,18 @@ def world() -> int:
 def is_main() -> bool:
     """Whether this process writes the run's files: the only one, or rank 0 of those that were started."""
     return rank() == 0
+
+
+def leave() -> None:
+    """End the exchange with the other processes, when all work is done.
+
+    Gloo's threads may still hold tensors of the last exchange. One that is freed while the interpreter is ending
+    aborts the process, whose work was done, with status 134; so the group and its threads end before that.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # gradient reducers in reference cycles would keep the group's threads alive
+        distributed.destroy_process_group()
 
 
 def refuse(text: str) -> None:

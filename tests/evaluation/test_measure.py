@@ -11,6 +11,7 @@ from scorefield.errors import UserError
 from scorefield.evaluation import metrics
 from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.measure import MeasureConfig, Meter, diversity_by_class, interval, nearest
+from scorefield.processes import leave
 from scorefield.random import Draws
 
 torch.set_num_threads(1)
@@ -45,7 +46,7 @@ def share(rank, folder):
     meter, asked = Meter(settings(folder), 16, "cpu", seed=1), []
     seen = meter.of_source(lambda places: asked.extend(places.tolist()) or make(places), 50)
     torch.save([seen.features, seen.scores, asked], folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 def test_the_number_of_processes_changes_no_figure(tmp_path):

@@ -11,6 +11,7 @@ from scorefield import losses
 from scorefield.denoiser import Denoiser
 from scorefield.generators.base import Batch
 from scorefield.generators.nerf import NerfGenerator, NerfSettings
+from scorefield.processes import leave
 from scorefield.three_d.settings import BackgroundConfig, CameraConfig, FieldConfig, RegularizerConfig, RenderConfig
 from scorefield.training.settings import PlayerConfig, TrainingConfig
 from scorefield.training.trainer import Trainer
@@ -85,4 +86,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     ended = finish(trainer())
     torch.save(ended, Path(sys.argv[1]) / f"rank-{os.environ['RANK']}.pt")
-    torch.distributed.destroy_process_group()
+    leave()

@@ -15,6 +15,7 @@ import torch
 from scorefield import losses
 from scorefield.denoiser import Denoiser
 from scorefield.generators.one_step import OneStepGenerator
+from scorefield.processes import leave
 from scorefield.random import Draws
 from scorefield.runfolder import RunFolder
 from scorefield.task import Players, Task
@@ -233,4 +234,4 @@ if __name__ == "__main__":
         torch.save(found, folder / f"equal-{number}.pt")
     elif what == "lost":
         lost_run(folder / "lost")
-    torch.distributed.destroy_process_group()
+    leave()
