@@ -16,7 +16,7 @@ from torch import Tensor
 from scorefield.errors import UserError, suggest
 from scorefield.losses.weighting import SIGMA_WEIGHTINGS
 from scorefield.noise import DiscreteVP, Process, RectifiedFlow, karras_sigmas
-from scorefield.registry import Registry
+from scorefield.registry import Registry, check_options
 
 NOISE_LAWS: Registry[type] = Registry(
     "noise law",
@@ -221,9 +221,7 @@ def build(config: Mapping[str, Any], teacher: Any = None) -> Callable[[Tensor], 
     options = dict(config)
     law = NOISE_LAWS.get(options.pop("name", "log_normal"))
     defaults = {item.name: item.default for item in dataclasses.fields(law)}
-    for key in options:
-        if key not in defaults:
-            raise UserError(f'unknown option "{key}" of this noise law: {suggest(key, defaults)}')
+    check_options("noise law", config.get("name", "log_normal"), law, options, given=0)
     if "process" in defaults and "process" not in options:
         options["process"] = process_of(teacher)
     if teacher is not None:

@@ -11,6 +11,8 @@ import zlib
 import torch
 from torch import Tensor
 
+HOSTED = ("mps",)  # kinds of device without float64: their numbers are drawn on the host and copied
+
 
 def _signed(value: int) -> int:
     value &= (1 << 64) - 1
@@ -46,8 +48,10 @@ class Draws:
 
     def __init__(self, seed: int, iteration: int, indices: Tensor, salt: str = "", host: Tensor | None = None):
         self.seed, self.iteration, self.indices, self.salt, self.host = seed, iteration, indices, salt, host
-        start = torch.tensor(_signed(seed * 0x2545F4914F6CDD1D + iteration), device=indices.device)
-        self._keys = mix(mix(start) ^ indices.to(torch.int64)) ^ zlib.crc32(salt.encode())
+        # full, not tensor: a number that is copied to the device would make the host wait for it
+        own = self.host_indices() if indices.device.type in HOSTED else indices
+        start = torch.full((), _signed(seed * 0x2545F4914F6CDD1D + iteration), device=own.device)
+        self._keys = mix(mix(start) ^ own.to(torch.int64)) ^ zlib.crc32(salt.encode())
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -62,24 +66,27 @@ class Draws:
 
     def bits(self, stream: str, count: int) -> Tensor:
         """int64 [B, count] of 64 random bits."""
+        return self._bits(stream, count).to(self.device)
+
+    def _bits(self, stream: str, count: int) -> Tensor:
         keys = mix(self._keys ^ zlib.crc32(stream.encode()))
-        return mix(keys[:, None] + torch.arange(count, device=self.device) * _MIX1)
+        return mix(keys[:, None] + torch.arange(count, device=keys.device) * _MIX1)
 
     def uniform(self, stream: str, *shape: int) -> Tensor:
         """float32 [B, *shape], strictly between 0 and 1."""
-        bits = _shift(self.bits(stream, math.prod(shape)), 41)  # 23 bits: exact in float32 with the half added
-        return ((bits.float() + 0.5) * 2.0**-23).view(len(self), *shape)
+        bits = _shift(self._bits(stream, math.prod(shape)), 41)  # 23 bits: exact in float32 with the half added
+        return ((bits.float() + 0.5) * 2.0**-23).view(len(self), *shape).to(self.device)
 
     def normal(self, stream: str, *shape: int) -> Tensor:
         """float32 [B, *shape], standard normal (Box and Muller)."""
         count = math.prod(shape)
-        bits = self.bits(stream, (count + 1) // 2)
+        bits = self._bits(stream, (count + 1) // 2)
         first = ((bits & 0xFFFFFFFF).double() + 0.5) * 2.0**-32
         second = _shift(bits, 32).double() * 2.0**-32
         radius = (-2 * first.log()).sqrt()
         pair = torch.stack([radius * (2 * math.pi * second).cos(), radius * (2 * math.pi * second).sin()], -1)
-        return pair.flatten(1)[:, :count].float().view(len(self), *shape)
+        return pair.flatten(1)[:, :count].float().view(len(self), *shape).to(self.device)
 
     def integers(self, stream: str, high: int, *shape: int) -> Tensor:
         """int64 [B, *shape] in [0, high)."""
-        return (_shift(self.bits(stream, math.prod(shape)), 1) % high).view(len(self), *shape)
+        return (_shift(self._bits(stream, math.prod(shape)), 1) % high).view(len(self), *shape).to(self.device)

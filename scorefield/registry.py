@@ -6,10 +6,12 @@ entry point (groups ``scorefield.losses``, ``scorefield.teachers`` …). Neither
 
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 
 from scorefield import plugins
 from scorefield.errors import UserError, suggest
@@ -99,15 +101,45 @@ class Registry(Generic[T]):
         return name in self._names()
 
 
-def check_options(kind: str, name: str, part: Callable[..., Any], options: Iterable[str], given: int) -> None:
-    """Raise UserError for an option that ``part``'s signature does not name beyond its first ``given`` arguments."""
-    parameters = list(inspect.signature(part).parameters.values())
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+def check_options(kind: str, name: str, part: Callable[..., Any], options: Mapping[str, Any], given: int) -> None:
+    """Raise UserError for an option that ``part``'s signature does not name beyond its first ``given`` arguments.
+
+    So for a value that is not of the plain kind that the signature asks for (see ``check_value``).
+    """
+    try:
+        parameters = list(inspect.signature(part, eval_str=True).parameters.values())
+    except NameError:  # an annotation that only a type checker imports
+        parameters = list(inspect.signature(part).parameters.values())
+    asked = {p.name: p.annotation for p in parameters[given:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for key in options:
+            if key not in asked:
+                raise UserError(f'unknown option "{key}" of {kind} "{name}": {suggest(key, asked)}')
+    for key, value in options.items():
+        check_value(f'option "{key}" of {kind} "{name}"', value, asked.get(key, Any))
+
+
+PLAIN = {float: "a finite number", int: "a whole number", str: "a word", bool: "true or false"}
+
+
+def check_value(what: str, value: Any, annotation: Any) -> None:
+    """Raise UserError for a value that is none of the plain types that ``annotation`` allows; NaN is no number.
+
+    Annotations that allow anything but ``float``, ``int``, ``str``, ``bool`` and None are left to the part itself.
+    """
+    allowed = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    wanted = [kind for kind in allowed if kind is not NoneType]
+    if any(kind not in PLAIN for kind in wanted) or (value is None and len(wanted) < len(allowed)):
         return
-    free = [p.name for p in parameters[given:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    for key in options:
-        if key not in free:
-            raise UserError(f'unknown option "{key}" of {kind} "{name}": {suggest(key, free)}')
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        float: number and math.isfinite(value),
+        int: number and isinstance(value, int),
+        str: isinstance(value, str),
+        bool: isinstance(value, bool),
+    }
+    if not any(fits[kind] for kind in wanted):
+        raise UserError(f"{what} must be {' or '.join(PLAIN[kind] for kind in wanted)}, not {value!r}")
 
 
 def construct(kind: str, name: str, part: Callable[..., T], options: Mapping[str, Any], *given: Any) -> T:

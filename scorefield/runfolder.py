@@ -79,9 +79,9 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         write_text(self.path / "config.yaml", text)
 
-    def write_environment(self, seed: int, device: str, preset: str = "") -> None:
-        """Versions, machine, git revision, command and preset (TASK/NAME), as they are now."""
-        record = environment() | {"seed": seed, "device": device, "preset": preset}
+    def write_environment(self, seed: int, device: str, preset: str = "", inputs: dict[str, str] | None = None) -> None:
+        """Versions, machine, git revision, command, preset (TASK/NAME) and digests of inputs, as they are now."""
+        record = environment() | {"seed": seed, "device": device, "preset": preset, "inputs": inputs or {}}
         write_json(self.path / "environment.json", record)
 
     def append_metrics(self, record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 A task lives in a folder of its own whose package exports exactly one ``Task`` subclass.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,9 +46,17 @@ class Task:
 
     def __init__(self, config: Any, folder: RunFolder, device: str):
         self.config, self.folder, self.device = config, folder, device
+        self.say: Callable[[str], None] = lambda text: None  # the command line's: what is being done, for who waits
 
     def check(self) -> None:
         """Raise UserError for a mistake in the configuration or the inputs, before anything heavy starts."""
+
+    def inputs(self) -> dict[str, str]:
+        """Configuration keys of what is learned from, each with a digest of what it gives; asked after ``check``.
+
+        A run is not resumed on other inputs than it began with.
+        """
+        return {}
 
     def build(self) -> Players:
         """Load the teacher, make the generator and the online score."""

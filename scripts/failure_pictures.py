@@ -2,7 +2,7 @@
 
     python scripts/failure_pictures.py --out docs/pictures --work runs/failures [noise collapse …]
 
-Each failure is the default preset with one or two settings that break it, 40 or 60 iterations of 16 pictures, half
+Each failure is the preset from_teacher with one or two settings that break it, 40 or 60 iterations of 16 pictures, half
 a minute of a CPU. Writes OUT/failure-NAME.png (above: the start, below: the end; same prompts, same noise) and
 OUT/failures.csv with the monitors' last figures and the names of those that crossed their lines. Runs that are there
 already are not made again.
@@ -78,7 +78,9 @@ def main() -> None:
                 prompts = arguments.work / "one.txt"
                 write_text(prompts, f"{ONE}\n")
                 words.append(f"evaluation.prompts={prompts}")
-            if status := scorefield(["run", "text_to_image", "--out", str(run), *resume, *words]):
+            if status := scorefield(
+                ["run", "text_to_image", "--config", "from_teacher", "--out", str(run), *resume, *words]
+            ):
                 raise SystemExit(status)
         arguments.out.mkdir(parents=True, exist_ok=True)
         small = pictures(run).quantize(128, method=Image.Quantize.MEDIANCUT)

@@ -1,8 +1,8 @@
 """Keep the curves of a finished run as the reference of its preset.
 
-    python scripts/keep_curves.py runs/text_to_image-TIME configs/text_to_image/default.yaml
+    python scripts/keep_curves.py runs/text_to_image-TIME configs/text_to_image/from_teacher.yaml
 
-Writes configs/text_to_image/default.curves.json; reports of later runs of that preset draw them in grey.
+Writes configs/text_to_image/from_teacher.curves.json; reports of later runs of that preset draw them in grey.
 """
 
 import argparse

@@ -96,9 +96,9 @@ def test_first_looks_share_one_base():
     assert [v.overrides for s in (first, second) for v in s.variants if v.name == "base"] == [[], []]
 
 
-def test_the_emoji_preset_is_the_default_one_for_another_teacher():
+def test_the_emoji_preset_is_that_of_toybox_for_another_teacher():
     folder = ROOT / "configs" / "text_to_image"
-    emoji, usual = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("emoji", "default"))
+    emoji, usual = (yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("emoji", "from_teacher"))
     loaded = configuration.load(TextToImageConfig, folder / "emoji.yaml", ["teacher=elsewhere/pipeline"])
     assert loaded.teacher.path == "elsewhere/pipeline"
     assert loaded.evaluation.judge == "none"
@@ -135,7 +135,8 @@ def test_the_emoji_folder_keeps_one_style_and_few_people(script, tmp_path, monke
 def test_planted_failures_are_settings_that_exist(script, tmp_path):
     planted = script("failure_pictures")
     for words in planted.PLANTED.values():
-        configuration.load(TextToImageConfig, ROOT / "configs/text_to_image/default.yaml", [*planted.COMMON, *words])
+        preset = resources.preset("text_to_image", "from_teacher")
+        configuration.load(TextToImageConfig, preset, [*planted.COMMON, *words])
     (tmp_path / "samples").mkdir()
     for k, colour in ((0, "red"), (20, "green"), (60, "blue")):
         Image.new("RGB", (16, 8), colour).save(tmp_path / "samples" / f"iteration-{k:06d}.png")

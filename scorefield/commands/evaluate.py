@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Measure, update summary.json, rebuild the report."""
     from scorefield.commands.common import open_run
-    from scorefield.commands.run import apart, print_result
+    from scorefield.commands.run import apart, print_result, say
     from scorefield.errors import UserError
     from scorefield.processes import is_main
     from scorefield.report.page import build_report
@@ -57,6 +57,7 @@ def execute(arguments: argparse.Namespace) -> int:
         return measure_peer(task, arguments)
     if is_main():
         task.folder.lock()
+    task.say = say
     with apart(task):
         figures = task.evaluate(weights, arguments.samples or task.config.evaluation.samples)
     if not is_main():  # the others drew and read their share of the pictures

@@ -13,7 +13,7 @@ from scorefield import config as configuration
 from scorefield import mirror
 from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
 from scorefield.errors import UserError
-from scorefield.files import write_text
+from scorefield.files import read_json, write_text
 from scorefield.plugins import lasting_name, load_task
 from scorefield.processes import check_launch, is_main, world
 from scorefield.runfolder import RunFolder, default_folder
@@ -57,6 +57,7 @@ def execute(arguments: argparse.Namespace) -> int:
     if (copy := mirror.of(folder.path)) is not None:
         copy.open()
     task = task_class(config, folder, device)
+    task.say = say
     if arguments.dry_run:
         task.stand_in()
     elif arguments.device_memory or arguments.devices is not None:
@@ -73,7 +74,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print_plan(task, target, arguments.device_memory, devices)
         return 0
     if is_main():
-        prepare_folder(folder, config, arguments)
+        prepare_folder(folder, config, arguments, task.inputs())
     try:
         with apart(task):
             return train(task, folder, arguments, device, started)
@@ -104,7 +105,7 @@ def apart(task) -> Iterator[None]:
         yield
 
 
-def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> None:
+def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace, inputs: dict[str, str]) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
     copy = mirror.of(folder.path)
     if copy is not None and arguments.resume:
@@ -117,11 +118,33 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace) -> 
     text = configuration.to_yaml(config)
     if used and list(folder.checkpoints.glob("iteration-*")):
         refuse_changes(folder, config)
+        refuse_other_inputs(folder, inputs)
     folder.write_config(text)
     write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
     preset = preset_name(arguments.config, config.task)
-    folder.write_environment(config.training.seed, config.training.device, preset)
+    folder.write_environment(config.training.seed, device_name(config.training.device), preset, inputs)
     folder.publish()
+
+
+def refuse_other_inputs(folder: RunFolder, inputs: dict[str, str]) -> None:
+    """What a run learns from may not change under it, such as the lines of its prompt file."""
+    before = read_json(folder.path / "environment.json").get("inputs", {})
+    for key, digest in before.items():
+        if inputs.get(key, digest) != digest:
+            raise UserError(
+                f"{folder.path} was started with other inputs: {key} does not give what it gave then; bring that"
+                " back, or start anew"
+            )
+
+
+def device_name(asked: str) -> str:
+    """The device that a run is on, with the name of the GPU: "cpu", "cuda (NVIDIA H100 80GB HBM3)"."""
+    device = resolve_device(asked)
+    if device != "cuda":
+        return device
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name()})"
 
 
 def refuse_changes(folder: RunFolder, config) -> None:
@@ -171,11 +194,17 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     """The heavy part."""
     from scorefield.report.page import build_report
     from scorefield.training.peers import PeerLost, unlike_devices, watched
-    from scorefield.training.session import Interrupted, Session, Stopped
+    from scorefield.training.session import Session, Stopped
+    from scorefield.training.signals import Interrupted, raised
 
     say(f"run folder: {folder.path}")
-    session = Session(task, task.build(), folder, say)
     again = f"scorefield run {arguments.task} --out {mirror.name_of(folder.path)} --resume"
+    try:
+        with raised():
+            session = Session(task, task.build(), folder, say)
+    except Interrupted as stop:
+        say(f"stopped by {stop} before the first iteration: go on with: {again}")
+        return stop.status
     try:
         with watched(session, again):
             if warning := unlike_devices(session.trainer.device):
@@ -184,7 +213,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
                 say("no checkpoint to resume from: starting afresh")
             session.run()
             say("measuring")
-            with session.averaged() as generator:
+            with raised(), session.averaged() as generator:
                 figures = task.finish(generator)
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
@@ -214,7 +243,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
 
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
-    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "student") if who in summary]
+    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "start", "student") if who in summary]
     rows += (summary.get("peers") or {}).items()
     known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
     known += ["precision", "recall", "diversity", *(summary.get("scores") or {}), "seconds_per_image"]

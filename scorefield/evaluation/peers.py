@@ -60,7 +60,7 @@ class PeerConfig:
         if taken := [key for key in self.call if key in NAMED]:
             raise UserError(f"call.{taken[0]} is set by this command itself: see --steps and --guidance")
         self.name = self.name or Path(self.pipeline).name
-        if self.name in ("real", "teacher", "student") or not re.fullmatch(r"\w[\w .()+-]*", self.name):
+        if self.name in ("real", "teacher", "start", "student") or not re.fullmatch(r"\w[\w .()+-]*", self.name):
             raise UserError(f'"{self.name}" cannot be the name of a peer: give another as name=, of letters and digits')
 
 

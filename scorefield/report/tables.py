@@ -5,7 +5,7 @@ from typing import Any
 
 from scorefield.report.source import RunData, number
 
-ROWS = ("real", "teacher", "before", "after", "student")
+ROWS = ("real", "teacher", "before", "after", "start", "student")
 NAMES = {
     "steps": "steps",
     "guidance": "guidance",
@@ -162,7 +162,17 @@ def headline(data: RunData) -> str:
     who = "The student" if steps is None else f"In {count(steps)} the student"
     against = f" (teacher: {count(many)})" if many is not None else ""
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return f"{who} {listed}{against}."
+    return f"{who} {listed}{against}.{began(data)}"
+
+
+def began(data: RunData) -> str:
+    """A sentence on where a student started, unless that was its teacher."""
+    start, told = data.part("start"), data.summary.get("started_from")
+    if not start or not isinstance(told, str):
+        return ""
+    distance = ratio(start.get("frechet"), data.part("teacher").get("frechet"))
+    at = "" if distance is None else f", at {distance:.2f}{THIN}× the teacher's {distance_name(data)}"
+    return f" It started from {told}{at}."
 
 
 def assets(records: list[Any]) -> str:

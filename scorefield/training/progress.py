@@ -12,6 +12,7 @@ class Progress:
         self.total, self.first, self.batch, self.active = total, done, batch, active
         self.start = self.last = time.monotonic()
         self.bar: Any = None
+        self.looked = ""  # what the last look at the pictures found
 
     def __enter__(self) -> "Progress":
         if self.active and sys.stderr.isatty():
@@ -34,13 +35,19 @@ class Progress:
         if self.bar:
             self.bar.stop()
 
+    def seen(self, figures: dict[str, float]) -> None:
+        """Keep what a look at the pictures found, for the lines that follow."""
+        shown = {"accuracy": "eval/prompt_accuracy", "Fréchet": "eval/frechet", "recall": "eval/recall"}
+        found = [f"{name} {figures[key]:.3g}" for name, key in shown.items() if key in figures]
+        self.looked = f"pictures: {', '.join(found)}" if found else self.looked
+
     def show(self, iteration: int, figures: dict[str, float]) -> None:
         """Show where the run stands."""
         if not self.active:
             return
         shown = {"gap": "x0_gap/rms", "online": "loss/online", "generator": "loss/generator"}
         parts = [f"{name} {figures[key]:.4g}" for name, key in shown.items() if key in figures]  # none in a warm-up
-        text = "  ".join([f"{figures['images_per_sec']:.0f} img/s", *parts])
+        text = "  ".join([f"{figures['images_per_sec']:.0f} img/s", *parts, *filter(None, [self.looked])])
         if self.bar:
             self.bar.update(self.row, completed=iteration, figures=text)
             return

@@ -1,7 +1,6 @@
 """A run from first to last iteration: resume, log, look, save, and stop safely on a signal."""
 
 import math
-import signal
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,19 +18,10 @@ from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint, shards
 from scorefield.training.progress import Progress
+from scorefield.training.signals import Interrupted, handled
 from scorefield.training.trackers import Trackers
 from scorefield.training.trainer import Trainer, trainable
 from scorefield.training.writer import Writer, snapshot
-
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-
-
-class Interrupted(Exception):
-    """SIGTERM, SIGUSR1 or Ctrl-C arrived; the run was saved."""
-
-    def __init__(self, number: int):
-        super().__init__(signal.Signals(number).name)
-        self.status = 128 + number
 
 
 class Stopped(Exception):
@@ -53,7 +43,8 @@ class Session:
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
         self.watch = Watch(self.config.monitors, training.iterations)
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
-        self._signal = 0
+        self._signal, self._gap = 0, math.inf
+        self.found: dict[str, float] = {}  # figures of the last look
         self.writer, self.trackers = Writer(), Trackers([], folder.path, 0, {})
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
@@ -174,13 +165,14 @@ class Session:
         training, checkpoints = self.config.training, self.config.checkpoints
         since = self.iteration
         with (
-            self._signals(),
+            handled(self._note_signal),
             self._writing(),
             self._tracking(),
             Progress(training.iterations, self.iteration, training.batch, self._main) as progress,
         ):
             if self.iteration == 0:
                 self.look()
+                progress.seen(self.found)
             start = tick = time.monotonic()
             before = self.seconds
             while self.iteration < training.iterations:
@@ -203,8 +195,12 @@ class Session:
                         since = self.iteration
                         tick = paused
                     else:
+                        progress.seen(self.found)
+                        self._compare()
                         self.save()
                     tick += time.monotonic() - paused  # looking and saving are no part of the rate
+            if stop := self._asked_to_stop(True):  # it came in the last look or save
+                raise Interrupted(stop)
 
     def log(self, iterations: int, seconds: float) -> dict[str, float]:
         """Read the device's figures, check them, write one line of metrics.jsonl."""
@@ -241,12 +237,16 @@ class Session:
         }
         if self._main:
             self._record(record)
-        # The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
-        if self.iteration >= 0.2 * training.iterations and self.iteration % self.config.checkpoints.every == 0:
-            gap = figures.get("x0_gap/rms", math.inf)  # not there in a warm-up
-            if gap < self.best["gap"]:
-                self.best = {"gap": gap, "name": f"iteration-{self.iteration:06d}"}
+        self._gap = figures.get("x0_gap/rms", math.inf)  # not there in a warm-up
         return record
+
+    def _compare(self) -> None:
+        """Call this iteration the best if its gap, as last logged, is the smallest of the last four fifths of the run.
+
+        The judge may not choose a checkpoint; the gap between the two scores, data-free, may.
+        """
+        if self.iteration >= 0.2 * self.config.training.iterations and self._gap < self.best["gap"]:
+            self.best = {"gap": self._gap, "name": f"iteration-{self.iteration:06d}"}
 
     def last_good(self) -> str:
         """The newest whole checkpoint from before samples or steps were not finite, in words."""
@@ -275,6 +275,7 @@ class Session:
                 write_json(self.folder.path / "warnings.json", self.watch.warnings)
         for warning in fresh:
             self.say(f"warning: {warning['text']}")
+        self.found = figures
         if figures and self._main:
             record = {
                 "iteration": self.iteration,
@@ -348,20 +349,9 @@ class Session:
             raise
         self.writer.wait()
 
-    @contextmanager
-    def _signals(self):
-        """Note SIGTERM, SIGINT and SIGUSR1 (SLURM's, before a time limit); the loop saves after the iteration at hand
-        and stops."""
-
-        def note(number, frame):
-            self._signal = number
-
-        old = {number: signal.signal(number, note) for number in STOPPING}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    def _note_signal(self, number: int) -> None:
+        """Remember a signal: the loop saves after the iteration at hand and stops."""
+        self._signal = number
 
     def _asked_to_stop(self, due: bool) -> int:
         """The signal that arrived, or 0; several processes agree on it where figures are due, all at one iteration."""

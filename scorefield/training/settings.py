@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.errors import UserError, check_number, suggest
+from scorefield.registry import check_value
 
 SHARDINGS = ("none", "fsdp2")
 DROPOUTS = ("none", "trained", "matched")
@@ -82,8 +83,10 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
         check_number("training.sigma_data", self.sigma_data, 0, above=True)
-        for name in ("guidance_scale", "online_guidance_scale"):
+        for name in ("guidance_scale", "online_guidance_scale", "online_training_guidance_scale"):
             check_number(f"training.{name}", getattr(self, name))
+        for iteration, scale in self.guidance_stages.items():
+            check_value(f"training.guidance_stages: the scale from iteration {iteration} on", scale, float)
         for name in ("ema_half_life_images", "ema_rampup"):
             check_number(f"training.{name}", getattr(self, name), 0)
         if not 0 <= self.online_warmup < self.iterations:

@@ -279,13 +279,18 @@ class Trainer:
 
     @contextmanager
     def _dropping(self, draws: Draws, stream: str) -> Iterator[None]:
-        """torch's own random numbers, which dropout uses, keyed like all others so that a resumed run drops alike."""
+        """torch's own random numbers, which dropout uses, keyed by the first sample so that a resumed run drops alike.
+
+        The others' masks follow from their place in the micro-batch: accumulation and the number of processes, which
+        change nothing else, change what is dropped.
+        """
         if self.config.dropout == "none":
             yield
             return
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            torch.manual_seed(int(draws.bits(f"dropout-{stream}", 1)[0, 0]) & 0x7FFFFFFFFFFFFFFF)
+            first = Draws(draws.seed, draws.iteration, draws.host_indices()[:1], draws.salt)  # the device need not wait
+            torch.manual_seed(int(first.bits(f"dropout-{stream}", 1)[0, 0]) & 0x7FFFFFFFFFFFFFFF)
             yield
 
     def _parts(self, k: int) -> list[Draws]:

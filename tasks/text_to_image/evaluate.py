@@ -1,5 +1,6 @@
 """Measure and show: real pictures, the many-step teacher and the one-step student on held-out prompts."""
 
+import copy
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,20 @@ from torch import Tensor
 from scorefield import resources
 from scorefield.data import toybox as world
 from scorefield.denoiser import Condition
+from scorefield.errors import UserError
 from scorefield.evaluation import sweep, toybox
 from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.metrics import diversity as feature_diversity
 from scorefield.evaluation.scores import facts, measure, open_scores
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
+from scorefield.generators.weights import load_generator
 from scorefield.images import save_grid, save_image
 from scorefield.random import Draws
 from scorefield.teachers.base import Teacher
 
 from .settings import TextToImageConfig
+from .start import described, first_weights
 
 if TYPE_CHECKING:
     from .task import TextToImage
@@ -167,6 +171,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     settings = config.evaluation
     prompts = repeated(task.prompts.held_out, samples)
     z = pictures.noise(samples, EVALUATION_SEED)
+    task.say(f"  {samples} prompts by the teacher in {pictures.steps} steps, then by the student in {generator.steps}")
     made = {"teacher": pictures.teacher(prompts, z), "student": pictures.student(prompts, z)}
     preview = repeated(task.prompts.held_out, settings.preview)
     save_grid(
@@ -178,6 +183,7 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
         "teacher": {"steps": pictures.steps, "guidance": pictures.guidance},
         "student": {"steps": generator.steps},
         "evaluated_prompts": samples,
+        "started_from": described(config),
     }
     for who in ("teacher", "student"):
         result[who]["seconds_per_image"] = pictures.seconds(getattr(pictures, who))
@@ -192,12 +198,18 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
         return result
     judge = load_judge(config, task.device)
     resolution = made["student"].shape[-1]
+    task.say("  real pictures of the same prompts, and what the judge says of all")
     # both sets show what the prompts say; the second is the ceiling, what real pictures score against real ones
     reference = toybox.real_pictures(prompts, world.TEST_SEED, REFERENCE_START, task.device, resolution)
     made["real"] = toybox.real_pictures(prompts, world.TEST_SEED, CEILING_START, task.device, resolution)
     features = judge.read(reference).features
     verdicts = {who: toybox.judge_pictures(judge, made[who], prompts) for who in ("real", "teacher", "student")}
     result["real"] = {"steps": None, "seconds_per_image": None}
+    if (start := first_generator(task, pictures)) is not None:
+        images = pictures.pipeline.decode(one_step(start, z, pictures.pipeline.encode(prompts)))
+        result["start"] = {"steps": start.steps} | toybox.figures(
+            toybox.judge_pictures(judge, images, prompts), features
+        )
     for who, verdict in verdicts.items():
         result[who] |= toybox.figures(verdict, features)
         result[who]["diversity"] = diversity(pictures, judge, who, resolution)
@@ -208,6 +220,20 @@ def full(task: "TextToImage", generator: Generator, samples: int) -> dict[str, A
     write_json(folder.evaluation / "attributes.json", toybox.attribute_shares(verdicts))
     save_pairs(folder, prompts, made, verdicts)
     return result
+
+
+def first_generator(task: "TextToImage", pictures: Pictures) -> Generator | None:
+    """What the generator was before the run; None where that was the teacher, an adapter, or is gone by now."""
+    if task.config.generator.kind != "full":
+        return None
+    try:
+        if (start := first_weights(task.config)) is None:
+            return None
+        generator = task.make_generator(copy.deepcopy(pictures.denoiser).float())
+        load_generator(generator, start)
+    except UserError:  # another run's folder may have been moved meanwhile, and this run is worth its figures
+        return None
+    return generator.eval().requires_grad_(False)
 
 
 def add_scores(task: "TextToImage", result: dict[str, Any], made: dict[str, Tensor], prompts: list[str]) -> None:

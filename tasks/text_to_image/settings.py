@@ -24,7 +24,9 @@ class GeneratorConfig:
     """The student."""
 
     name: str = "one_step"  # in scorefield.generators, or of an installed plugin
-    init: str = "teacher"  # "teacher", or a run folder, a checkpoint folder or a .safetensors file to go on from
+    # "teacher"; "auto", the longer-trained generator that lies beside an embedded teacher, where it fits, and else the
+    # teacher; or a run folder, a checkpoint folder or a .safetensors file to go on from
+    init: str = "teacher"
     init_sigma: float = 2.5  # noise level of its input; moved to the schedule's nearest timestep
     kind: str = "full"  # "full" copy of the teacher, or "lora" adapters on the teacher's own weights
     lora_rank: int = 64

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import math
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from scorefield.generators.few_step import FewStepGenerator
 from scorefield.generators.one_step import OneStepGenerator, no_condition
 from scorefield.generators.paired import Paired
 from scorefield.generators.terms.anchor import need_lpips, perceptual
-from scorefield.generators.weights import apply_weights, load_generator, saved_weights
+from scorefield.generators.weights import apply_weights, load_generator
 from scorefield.images import save_grid, save_image
 from scorefield.losses.base import Loss
 from scorefield.losses.regression import Regression
@@ -41,6 +42,7 @@ from scorefield.training.evaluations import PAIRED
 from . import cost, evaluate, export, peers, real
 from .prompts import open_conditions, read_prompts, warn_of_cuts
 from .settings import TextToImageConfig
+from .start import described, first_weights
 
 PREVIEW_SEED = 20  # start noise of the grids over time
 WATCH_SEED, WATCHED_PROMPTS, WATCHED_SAMPLES = 21, 4, 4  # what the monitors see
@@ -98,9 +100,11 @@ class TextToImage(Task):
             resources.asset(self.config.evaluation.judge)
         self._check_pairs(loss)
         self.config.evaluation.check_scores()
-        start = Path(self.config.generator.init)
-        if self.config.generator.init != "teacher" and not start.is_dir():  # a run may still have to save its first
-            saved_weights(start)
+        first_weights(self.config)
+
+    def inputs(self) -> dict[str, str]:
+        digest = hashlib.sha256("\n".join(self.prompts.train).encode()).hexdigest()
+        return {"prompts.path": f"{len(self.prompts.train)} prompts, sha256 {digest}"}
 
     def open_pipeline(self) -> Teacher:
         """The teacher of the configuration."""
@@ -156,8 +160,8 @@ class TextToImage(Task):
         teacher, views = shared.share(teacher, self.adapters(), self.config.training.seed)
         roles |= views
         generator = self.make_generator(roles["generator"], conditions)
-        if self.config.generator.init != "teacher":
-            load_generator(generator, Path(self.config.generator.init))
+        if (start := first_weights(self.config)) is not None:
+            load_generator(generator, start)
         return Players(teacher, roles["online"], generator)
 
     def stand_in(self) -> None:
@@ -262,7 +266,7 @@ class TextToImage(Task):
             f"latents {tuple(self.pipeline.latent_shape)}",
             f"prompts: {len(self.prompts.train)} from {self.config.prompts.path}, measured on "
             + ("the same ones" if self.prompts.shared else f"{len(self.prompts.held_out)} others"),
-            f"generator: x = D(s z, s, text), s = {self.init_sigma():.4f}, from {self.config.generator.init}",
+            f"generator: x = D(s z, s, text), s = {self.init_sigma():.4f}, from {described(self.config)}",
         ]
 
     def _prepare_previews(self) -> None:

@@ -1,8 +1,11 @@
 """Planted failures, each on its own monitor's figure, and the watch that turns figures into warnings."""
 
+import re
+
 import pytest
 import torch
 
+from scorefield import resources
 from scorefield.config import load
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
@@ -168,3 +171,10 @@ def test_bad_settings_are_refused():
         Watch(MonitorsConfig(lines={"nose": 1.0}), 10)
     assert load(RunConfig, overrides=["monitors.lines.noise=0.7"]).monitors.lines == {"noise": 0.7}
     assert set(MONITORS) >= set(MonitorsConfig().enabled)
+
+
+def test_the_page_on_failures_tells_every_monitors_line():
+    page = (resources.root() / "docs" / "failures.md").read_text()
+    told = dict(re.findall(r"^\| `(\w+)` \| .* \| ((?:above|below) [\d.]+) \|$", page, re.M))
+    own = {name: MONITORS.get(name) for name in MONITORS}
+    assert told == {name: f"{'above' if part.above else 'below'} {part.line:g}" for name, part in own.items()}

@@ -21,9 +21,10 @@ from scorefield.runfolder import RunFolder
 from scorefield.task import Players, Task
 from scorefield.teachers.online import full_copy
 from scorefield.training.peers import PeerLost, watched
-from scorefield.training.session import Interrupted, Session
+from scorefield.training.session import Session
 from scorefield.training.settings import CheckpointConfig, PlayerConfig, RunConfig, TrainingConfig
 from scorefield.training.sharding import held_bytes, whole
+from scorefield.training.signals import Interrupted
 from scorefield.training.trainer import Trainer
 
 ITERATIONS = 5

@@ -10,7 +10,7 @@ import torch
 
 from scorefield.errors import UserError
 from scorefield.training import checkpoint
-from scorefield.training.session import Interrupted
+from scorefield.training.signals import Interrupted
 from scorefield.training.writer import Writer, snapshot
 
 from .test_session import make

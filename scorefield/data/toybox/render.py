@@ -99,15 +99,16 @@ def _trace(name: str, scenes: Scenes, resolution: int, supersample: int) -> tupl
     best = torch.full(scene.shape, shapes.FAR, device=device)
     normal = torch.zeros_like(rays)
     paint = torch.full(scene.shape, -1, dtype=torch.int64, device=device)
+    reached = _reached(built.parts, inside, rays)
     for index, part in enumerate(built.parts):
         turn = _matrix(part, device)
         size = torch.tensor(part.size, device=device)
-        local_origin = (inside - torch.tensor(part.at, device=device)) @ turn
-        t, bump = shapes.hit(part.kind, size, local_origin, rays @ turn)
-        nearer = t < best
-        best = torch.where(nearer, t, best)
-        normal = torch.where(nearer[:, None], bump @ turn.T, normal)
-        paint = torch.where(nearer, index, paint)
+        near = reached[index].nonzero().flatten()
+        local_origin = (inside[near] - torch.tensor(part.at, device=device)) @ turn
+        t, bump = shapes.hit(part.kind, size, local_origin, rays[near] @ turn)
+        nearer = t < best[near]
+        near = near[nearer]
+        best[near], normal[near], paint[near] = t[nearer], bump[nearer] @ turn.T, index
     found = (paint >= 0).nonzero().flatten()
     scene, pixel, paint, normal = scene[found], pixel[found], paint[found], normal[found]
     palette = torch.tensor([PAINTS.get(part.paint, (0.0, 0.0, 0.0)) for part in built.parts], device=device)[paint]
@@ -118,6 +119,15 @@ def _trace(name: str, scenes: Scenes, resolution: int, supersample: int) -> tupl
     depth = torch.full(direction.shape[:2], torch.inf, device=device)
     depth[scene, pixel] = best[found] * scale[scene]
     return ground, depth, torch.isfinite(depth).float()
+
+
+def _reached(parts: tuple[shapes.Part, ...], origin: Tensor, rays: Tensor) -> Tensor:
+    """bool [parts, N]: whether a ray from ``origin`` [N, 3] passes through the sphere around a part; most miss most."""
+    at = torch.tensor([part.at for part in parts], device=rays.device)
+    radius = torch.tensor([part.radius() for part in parts], device=rays.device)[:, None]
+    along = (origin * rays).sum(-1) - at @ rays.T
+    away = origin.square().sum(-1) - 2 * at @ origin.T + at.square().sum(-1, keepdim=True)
+    return away - along.square() < radius.square() + 1e-3  # more than rounding takes away
 
 
 def _shade(colour: Tensor, normal: Tensor, rays: Tensor, light: Tensor, strength: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ A part is an ellipsoid (three radii), a box (three half sizes) or a frustum arou
 radius, top radius, half height; equal radii make a cylinder, a zero one a cone), moved and turned into place.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,11 @@ class Part:
         x, y, z = self.half_extent()
         signs = torch.tensor([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], dtype=torch.float64)
         return signs * torch.tensor([x, y, z], dtype=torch.float64) @ self.rotation().T + torch.tensor(self.at)
+
+    def radius(self) -> float:
+        """Of a sphere around ``at`` that holds the part."""
+        x, y, z = self.half_extent()
+        return {"ellipsoid": max(x, y, z), "frustum": math.hypot(x, y), "box": math.hypot(x, y, z)}[self.kind]
 
     def half_extent(self) -> tuple[float, float, float]:
         if self.kind == "frustum":
