@@ -180,16 +180,18 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def kill_after(iteration: int, out: Path, *words: str) -> int:
-    """Kill a run at once when it has logged ``iteration``; returns its newest checkpoint's iteration, 0 for none."""
+    """Kill a run soon after it has logged ``iteration``; returns its newest checkpoint's iteration, 0 for none."""
     process = subprocess.Popen(command(out, *words), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     metrics, deadline = out / "metrics.jsonl", time.monotonic() + 240
-    while not (metrics.exists() and f'"iteration": {iteration}, "images": {8 * iteration},' in metrics.read_text()):
+    try:
+        while not (metrics.exists() and f'"iteration": {iteration}, "images": {8 * iteration},' in metrics.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1 * random.random())
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.1 * random.random())
-    assert process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
     assert process.wait() == -signal.SIGKILL
     newest = checkpoint.listed(out / "checkpoints")
     return int(newest[0].name.removeprefix("iteration-")) if newest else 0
