@@ -36,8 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except Exception as error:
@@ -46,6 +45,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise UserError(f"cannot write {path}: {reason(error)} (nothing was changed)") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until the content of a file that was written lies on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:

@@ -159,34 +159,63 @@ def test_bad_schedules_are_refused():
 # ---------------------------------------------------------------------- prediction forms
 
 
-def truth(x0, eps, alpha, sigma, sigma_data):
-    """Every form of a known (x0, eps), by its definition in the VE view."""
+def rows(alpha: float, sigma: float, sigma_data: float) -> dict[str, torch.Tensor]:
+    """Every form, and x_t, as (factor of x0, factor of eps), [2]."""
+    ve = sigma / alpha
+    width = (ve**2 + sigma_data**2) ** 0.5
+    found = {
+        "x0": (1.0, 0.0),
+        "eps": (0.0, 1.0),
+        "v": (-sigma, alpha),
+        "flow": (-1.0, 1.0),
+        "score": (0.0, -1 / sigma),
+        "edm": (ve / (sigma_data * width), -sigma_data / width),
+        "x_t": (alpha, sigma),
+    }
+    return {name: torch.tensor(factors, dtype=F64) for name, factors in found.items()}
+
+
+def truth(x0, eps, alpha: float, sigma: float, sigma_data: float):
+    """Every form, and x_t, of a known (x0, eps), and the sizes of the two terms that each is the sum of."""
+    terms = {name: (row[0] * x0, row[1] * eps) for name, row in rows(alpha, sigma, sigma_data).items()}
+    return {k: one + other for k, (one, other) in terms.items()}, {
+        k: one.abs() + other.abs() for k, (one, other) in terms.items()
+    }
+
+
+def test_the_forms_are_those_of_their_papers():
+    x0, eps = torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0), dtype=F64)
+    alpha, sigma, sigma_data = 0.6, 0.9, 0.5
+    forms, _ = truth(x0, eps, alpha, sigma, sigma_data)
     x_t = alpha * x0 + sigma * eps
     ve, x = sigma / alpha, x_t / alpha
-    skip = sigma_data**2 / (ve**2 + sigma_data**2)
-    out = ve * sigma_data / (ve**2 + sigma_data**2) ** 0.5
-    return x_t, {
+    skip, out = sigma_data**2 / (ve**2 + sigma_data**2), ve * sigma_data / (ve**2 + sigma_data**2) ** 0.5
+    wanted = {
         "x0": x0,
         "eps": eps,
         "v": alpha * eps - sigma * x0,
         "flow": eps - x0,
-        "score": -eps / sigma,
+        "score": (alpha * x0 - x_t) / sigma**2,  # of N(alpha x0, sigma^2)
         "edm": (x0 - skip * x) / out,
+        "x_t": x_t,
     }
+    for name in wanted:
+        torch.testing.assert_close(forms[name], wanted[name])
 
 
-def condition(source: str, target: str, alpha: float, sigma: float) -> float:
-    """How much the conversion itself magnifies a relative rounding error of its inputs."""
-    factor = 1.0
-    if source in ("eps", "score") and target not in ("eps", "score"):
-        factor *= 1 + 1 / alpha
-    if source == "x0" or target == "score":
-        factor *= 1 + 1 / sigma
-    if source == "x0" and target == "score":
-        factor *= 1 + 1 / sigma
-    if target == "v":
-        factor *= max(1, sigma)  # outside variance preserving, v weighs x0 with sigma > 1
-    return factor * (1 + sigma / alpha if target == "x0" else 1)
+ROUNDINGS = 8  # of a term, at most: of the prediction, x_t, alpha (squared) and sigma, of products, sum and quotient
+
+
+def rounding(source: str, target: str, sizes, alpha: float, sigma: float, sigma_data: float, eps_machine: float):
+    """(error, factor): how far rounding may move a result [batch, …], and what the prediction's own error becomes.
+
+    The condition of this conversion alone: x0 and eps are each a term of the prediction and a term of x_t, whose sizes
+    are added up here where the terms may cancel.
+    """
+    known = rows(alpha, sigma, sigma_data)
+    solved = torch.linalg.inv(torch.stack([known[source], known["x_t"]])).abs()
+    weights = known[target].abs() @ solved  # of the prediction and of x_t
+    return ROUNDINGS * eps_machine * (weights[0] * sizes[source] + weights[1] * sizes["x_t"]), weights[0]
 
 
 def scales(kind: str, log_sigma: float) -> tuple[float, float]:
@@ -198,10 +227,13 @@ def scales(kind: str, log_sigma: float) -> tuple[float, float]:
     }[kind]
 
 
+KINDS = ("ve", "vp", "flow")
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     log_sigma=st.floats(-2.5, 2.5),
-    kind=st.sampled_from(["ve", "vp", "flow"]),
+    kind=st.sampled_from(KINDS),
     dtype=st.sampled_from([torch.float32, F64]),
     sigma_data=st.floats(0.25, 2.0),
     seed=st.integers(0, 1000),
@@ -211,19 +243,36 @@ def test_forms_and_round_trips(log_sigma, kind, dtype, sigma_data, seed):
     x0, eps = torch.randn(2, 2, 5, generator=rng, dtype=F64)
     a, s = scales(kind, log_sigma)
     alpha, sigma = torch.full((2,), a, dtype=F64), torch.full((2,), s, dtype=F64)
-    x_t, forms = truth(x0, eps, a, s, sigma_data)
+    forms, sizes = truth(x0, eps, a, s, sigma_data)
     low = {name: value.to(dtype) for name, value in forms.items()}
-    given_scales = {"x_t": x_t.to(dtype), "alpha": alpha.to(dtype), "sigma": sigma.to(dtype)}
-    eps_machine = torch.finfo(dtype).eps
-    size = max(1.0, x_t.abs().max().item(), *(v.abs().max().item() for v in forms.values()))
+    given_scales = {"x_t": low["x_t"], "alpha": alpha.to(dtype), "sigma": sigma.to(dtype)}
+    level = (sizes, a, s, sigma_data, torch.finfo(dtype).eps)
     for source, target in itertools.product(FORMS, FORMS):
         there = convert(low[source], source, target, **given_scales, sigma_data=sigma_data)
-        bound = 40 * eps_machine * size * condition(source, target, a, s)
+        error, _ = rounding(source, target, *level)
         assert there.dtype == dtype
-        assert (there.double() - forms[target]).abs().max().item() <= bound, (source, target)
+        assert ((there.double() - forms[target]).abs() <= error).all(), (source, target)
         back = convert(there, target, source, **given_scales, sigma_data=sigma_data)
-        bound = 40 * eps_machine * size * condition(source, target, a, s) * condition(target, source, a, s)
-        assert (back.double() - forms[source]).abs().max().item() <= bound, (source, target, source)
+        own, factor = rounding(target, source, *level)
+        assert ((back.double() - forms[source]).abs() <= own + factor * error).all(), (source, target, source)
+
+
+@pytest.mark.parametrize("which", ["sigma", "alpha"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("log_sigma", [-2.5, -1.0, 0.0, 1.0, 2.5])
+def test_one_part_in_a_hundred_is_no_rounding(log_sigma, kind, which):
+    """In float32, and between every two forms: an error of one scale that enters once is beyond the bounds above."""
+    rng = torch.Generator().manual_seed(4)
+    x0, eps = torch.randn(2, 2, 50, generator=rng, dtype=F64)
+    a, s = scales(kind, log_sigma)
+    forms, sizes = truth(x0, eps, a, s, 0.5)
+    wrong = {"alpha": a, "sigma": s} | {which: 1.01 * (s if which == "sigma" else a)}
+    for source, target in itertools.permutations(FORMS, 2):
+        if which == "alpha" and {source, target} == {"eps", "score"}:
+            continue  # alpha has no part in it
+        found = convert(forms[source].float(), source, target, x_t=forms["x_t"].float(), **wrong)
+        error, _ = rounding(source, target, sizes, a, s, 0.5, torch.finfo(torch.float32).eps)
+        assert ((found - forms[target]).abs() > error).any(), (source, target)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -307,7 +307,7 @@ def pipeline_index(path: str) -> dict[str, Any]:
 
 def cut_by(tokenizer, prompt: str, limit: int) -> str:
     """The part of ``prompt`` beyond ``limit`` tokens (the last of which ends the text); "" when all of it fits."""
-    ids = tokenizer(prompt).input_ids
+    ids = tokenizer(prompt, verbose=False).input_ids  # else it warns of errors that a cut prompt does not lead to
     if len(ids) <= limit:
         return ""
     return tokenizer.decode(ids[limit - 1 : -1], skip_special_tokens=True)

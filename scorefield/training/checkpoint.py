@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.errors import UserError
-from scorefield.files import read_json, reason, write_json
+from scorefield.files import flush, read_json, reason, write_json
 
 PATTERN = re.compile(r"iteration-(\d{6,})$")
 
@@ -51,7 +51,10 @@ def save(root: Path, iteration: int, weights: dict[str, dict[str, Tensor]], stat
             plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
             save_file(plain, part / f"{name}.safetensors")
         torch.save(state, part / "state.pt")
-        sums = {path.name: checksum(path) for path in sorted(part.iterdir())}
+        files = sorted(part.iterdir())
+        for path in files:  # a name that outlives a power cut must not stand for files that do not
+            flush(path)
+        sums = {path.name: checksum(path) for path in files}
         write_json(part / "checkpoint.json", {"iteration": iteration, "crc32": sums})
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)

@@ -16,7 +16,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 
 from scorefield.errors import UserError
-from scorefield.files import reason, write_json
+from scorefield.files import flush, reason, write_json
 from scorefield.training.checkpoint import checksum
 
 SHARDS = "shards"
@@ -47,6 +47,7 @@ def save(root: Path, iteration: int, parts: Parts, state: dict[str, Any]) -> Pat
 
     def close() -> None:
         torch.save(state, part / "state.pt")
+        flush(part / "state.pt")  # the shards and their list were, by their writer
         for path in (part / "state.pt", part / SHARDS / ".metadata"):
             sums[str(path.relative_to(part))] = checksum(path)
         write_json(part / "checkpoint.json", {"iteration": iteration, "crc32": sums})

@@ -35,7 +35,7 @@ def mean_tokens(pipeline: PipelineTeacher, prompts: list[str]) -> float:
     chosen = prompts[:: max(1, len(prompts) // SAMPLE)]
     tokenizer = pipeline.index.get("tokenizer") and pipeline.part("tokenizer")
     if tokenizer:
-        counts = [len(ids) for ids in tokenizer(chosen).input_ids]
+        counts = [len(ids) for ids in tokenizer(chosen, verbose=False).input_ids]
     else:
         counts = [round(TOKENS_A_WORD * len(prompt.split())) + 1 for prompt in chosen]
     return sum(min(count, pipeline.text_length()) for count in counts) / len(counts)

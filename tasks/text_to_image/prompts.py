@@ -74,15 +74,15 @@ def toybox_seed(text: str) -> int:
     return int(seed)
 
 
-def warn_of_cuts(pipeline: Teacher, prompts: list[str], say=print) -> int:
-    """Say which prompts are longer than the token limit and what is cut of the first; returns how many."""
+def warn_of_cuts(pipeline: Teacher, prompts: list[str], kind: str = "prompts", say=print) -> int:
+    """Say which prompts are longer than the teacher reads and what is cut of the first; returns how many."""
     cuts = [
         (prompt, cut) for prompt in prompts if len(prompt) >= pipeline.max_tokens / 8 and (cut := pipeline.cut(prompt))
     ]
     if cuts:
         prompt, cut = cuts[0]
         say(
-            f"{len(cuts)} of {len(prompts)} prompts are longer than {pipeline.max_tokens} tokens and are cut; "
+            f"{len(cuts)} of {len(prompts)} {kind} are longer than the teacher reads and are cut; "
             f'of "{prompt[:40]}…" this is not seen: "{cut}"'
         )
     return len(cuts)

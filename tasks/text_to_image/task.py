@@ -127,6 +127,8 @@ class TextToImage(Task):
 
     def build(self) -> Players:
         warn_of_cuts(self.pipeline, self.prompts.train)
+        if not self.prompts.shared:
+            warn_of_cuts(self.pipeline, self.prompts.held_out, "held-out prompts")
         config, cache, thread = self.config, self.folder.cache, ThreadPoolExecutor(1, "ahead")
         conditions = open_conditions(config, self.pipeline, self.prompts.train, cache, self.device, thread)
         self.opened, streams = [conditions], config.prompts.embeddings == "streamed"

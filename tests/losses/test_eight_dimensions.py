@@ -141,6 +141,7 @@ PLAIN = {
 }
 OPTIONS = {"power": {"k": 3.0}, "l2": {}}
 BATCHES, BATCH = 40, 3000
+LEVELS = [0.8, 2.5]  # of the noise
 
 
 def gap(loss, plain, teacher, sigma: float, stop: bool, space: str = "x0"):
@@ -158,30 +159,64 @@ def gap(loss, plain, teacher, sigma: float, stop: bool, space: str = "x0"):
     return gaps.mean(0), gaps.std(0) / BATCHES**0.5, size
 
 
-@pytest.mark.parametrize(("teacher", "kappa", "space"), [("gaussian", 0.0, "x0"), ("mixture", 1.0, "score")])
-@pytest.mark.parametrize("distance", PLAIN)
-def test_monte_carlo(distance, teacher, kappa, space):
-    loss = losses.build("sim", distance=distance, kappa=kappa, space=space, **OPTIONS.get(distance, {"c": C}))
-    mean, error, size = gap(loss, PLAIN[distance], TEACHERS[teacher](D), 0.8, kappa == 0, space)
-    assert error.norm() < 0.05 * size.norm()  # else 5 standard errors would let anything pass
+def assert_within_errors(mean, error, size, share: float = 0.05):
+    assert error.norm() < share * size.norm()  # else 5 standard errors would let anything pass
     assert bool((mean.abs() < 5 * error).all())
 
 
-def test_monte_carlo_kullback_leibler_with_a_mixture():
-    """The entropy of p in closed form, E log q on the same draws."""
+@pytest.mark.parametrize("sigma", LEVELS)
+@pytest.mark.parametrize(("teacher", "kappa", "space"), [("gaussian", 0.0, "x0"), ("mixture", 1.0, "score")])
+@pytest.mark.parametrize("distance", PLAIN)
+def test_monte_carlo(distance, teacher, kappa, space, sigma):
+    loss = losses.build("sim", distance=distance, kappa=kappa, space=space, **OPTIONS.get(distance, {"c": C}))
+    assert_within_errors(*gap(loss, PLAIN[distance], TEACHERS[teacher](D), sigma, kappa == 0, space))
+
+
+def half_square(y):
+    return (y**2).sum(1) / 2
+
+
+# what the closed forms above hold against a Gaussian, against a mixture: the loss, d, whether the law is stopped
+SQUARES = {
+    "sim, law stopped": (("sim", {"distance": "squared_l2"}), lambda y: 2 * half_square(y), True),
+    "sim, full path": (("sim", {"distance": "squared_l2", "kappa": 1.0}), lambda y: 2 * half_square(y), False),
+    "power 2": (("sim", {"distance": "power", "k": 2.0}), lambda y: 2 * half_square(y), True),
+    "sid 1": (("sid", {"alpha": 1.0, "weighting": "none"}), half_square, True),
+    "sid 0.5": (("sid", {"alpha": 0.5, "weighting": "none"}), half_square, False),
+}
+
+
+@pytest.mark.parametrize("sigma", [0.3, *LEVELS])
+@pytest.mark.parametrize("claim", SQUARES)
+def test_monte_carlo_of_squares_with_a_mixture(claim, sigma):
+    (name, options), plain, stop = SQUARES[claim]
+    assert_within_errors(*gap(losses.build(name, **options), plain, TEACHERS["mixture"](D), sigma, stop))
+
+
+# sigma^k times the divergence from the mixture: KL(p || q), or for SDS the cross entropy alone
+DENSITIES = {"diff_instruct": 2, "dmd": 2, "vsd": 1, "sds": 1}
+
+
+@pytest.mark.parametrize("sigma", [0.3, *LEVELS])
+@pytest.mark.parametrize("name", DENSITIES)
+def test_monte_carlo_of_densities_with_a_mixture(name, sigma):
+    """E log q on the same draws, and the entropy of p in closed form."""
     a, b = parameters(D)
-    teacher, sigma = TEACHERS["mixture"](D), 0.8
+    teacher = TEACHERS["mixture"](D)
     rng = torch.Generator().manual_seed(8)
-    loss = losses.build("diff_instruct")
-    gaps = []
+    loss = losses.build(name, weighting="none")
+    gaps, size = [], 0
     for _ in range(BATCHES):
         z, eps = (torch.randn(BATCH, D, generator=rng, dtype=F64) for _ in range(2))
         got = gradient(loss_values(loss, a, b, teacher, sigma, z, eps).mean(), a, b)
         log_q = teacher.log_density(z @ a.T + b + sigma * eps, torch.full((BATCH,), sigma, dtype=F64))
         entropy = 0.5 * torch.logdet(a @ a.T + sigma**2 * EYE)
-        gaps.append(got - sigma**2 * gradient(-log_q.mean() - entropy, a, b))
+        wanted = -log_q.mean() - (0 if name == "sds" else entropy)
+        wanted = sigma ** DENSITIES[name] * gradient(wanted, a, b)
+        gaps.append(got - wanted)
+        size = size + wanted / BATCHES
     gaps = torch.stack(gaps)
-    assert bool((gaps.mean(0).abs() < 5 * gaps.std(0) / BATCHES**0.5).all())
+    assert_within_errors(gaps.mean(0), gaps.std(0) / BATCHES**0.5, size)
 
 
 @pytest.mark.parametrize("which", ["per element", "denominator detached", "d' detached", "sign"])

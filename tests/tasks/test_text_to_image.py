@@ -179,17 +179,32 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def kill_after(iteration: int, out: Path, *words: str) -> int:
+    """Kill a run soon after it has logged ``iteration``; returns its newest checkpoint's iteration, 0 for none."""
+    process = subprocess.Popen(command(out, *words), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    metrics, deadline = out / "metrics.jsonl", time.monotonic() + 240
+    try:
+        while not (metrics.exists() and f'"iteration": {iteration}, "images": {8 * iteration},' in metrics.read_text()):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1 * random.random())
+        assert process.poll() is None
+    finally:
+        process.kill()
+    assert process.wait() == -signal.SIGKILL
+    newest = checkpoint.listed(out / "checkpoints")
+    return int(newest[0].name.removeprefix("iteration-")) if newest else 0
+
+
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
-    more = ["training.iterations=12", "checkpoints.every=2", "evaluation.judge=none", "training.batch=8"]
+    more = ["training.iterations=10", "checkpoints.every=3", "training.log_every=1", "training.batch=8"]
+    more.append("evaluation.judge=none")
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert spawn(*command(straight, *more)).returncode == 0
-    process = subprocess.Popen(command(killed, *more), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not checkpoint.listed(killed / "checkpoints") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(random.random())
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert kill_after(1, killed, *more) == 0  # nothing was saved yet: --resume starts afresh
+    place = random.randrange(4, 9)
+    assert kill_after(place, killed, *more, "--resume") in (3, 6, 9), place
     done = spawn(*command(killed, *more), "--resume")
     assert done.returncode == 0, done.stderr
     a, b = weights(straight), weights(killed)
