@@ -110,6 +110,32 @@ def test_an_occupancy_grid_that_prunes_everything_keeps_all_and_warns_once():
     assert seen.image.requires_grad  # the field can come back
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_nan_keeps_its_cell_until_the_field_is_repaired(saved):
+    """One NaN of the field, or one in the record of a checkpoint: neither prunes a cell for good."""
+    grid, dense, thin = Occupancy(1.0, 4), Ball(radius=3.0, sigma=50.0), Ball(radius=0.4, sigma=50.0)
+
+    class Torn(Ball):
+        def density(self, points):
+            return torch.where((points > 0.5).all(-1), float("nan"), super().density(points))
+
+    corner, beside = torch.tensor([[0.75, 0.75, 0.75]]), torch.tensor([[-0.75, 0.75, 0.75]])
+    if saved:
+        grid.estimator.occs.fill_(float("nan"))
+        grid.update(thin, 0)
+    else:
+        grid.update(Torn(radius=3.0, sigma=50.0), 0)
+    assert grid.estimator.occs.isfinite().all()
+    assert grid.holds(corner)  # a picture of it shows that something is broken
+    grid.update(dense, 1)
+    assert grid.holds(corner)
+    assert grid.holds(beside)
+    for look in range(40):
+        grid.update(thin, look)
+    assert not grid.holds(corner)
+    assert not grid.holds(beside)
+
+
 def test_rays_that_miss_the_cube_see_the_background():
     cameras = orbit(0.0, 0.0, 3.0, 0.5, (4, 4), target=torch.tensor([0.0, 0.0, 9.0]))
     seen = render(Ball(), cameras, background=torch.full((1, 3), 0.25))
