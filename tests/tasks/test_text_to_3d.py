@@ -12,6 +12,7 @@ from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.losses import LOSSES
 from scorefield.teachers.perp_neg import view_condition
 from scorefield.teachers.pipeline import unread_by
 from scorefield.three_d.camera_law import VIEWS
@@ -79,10 +80,39 @@ def test_sample_writes_named_views(done, tmp_path):
     assert main(["sample", str(done), "upward", "--out", str(tmp_path)]) == 2
 
 
-@pytest.mark.parametrize("loss", ["sim", "sds", "sid"])
+# what a loss is given beside its name; one that is added to the registry runs with nothing beside it
+WITH = {
+    "sid": ["online.kind=full"],
+    "nfsd": ["negative_prompt=a grey blot"],
+    "csd": ["negative_prompt=a grey blot", "loss.negative=1.0"],
+}
+REFUSED = {"regression": "which text_to_3d does not draw"}
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(REFUSED)))
 def test_every_loss_runs_unchanged(tmp_path, loss):
-    more = ["online.kind=full"] if loss == "sid" else []
-    assert run(tmp_path / "r", f"loss={{name: {loss}}}", "training.iterations=1", "evaluation.judge=none", *more) == 0
+    few = ["training.batch=2", "training.iterations=1", "render.size={0: 8}", "evaluation.judge=none"]
+    few += ["assets={resolution: 20, faces: 200, texture: 32, frames: 2, side: 16}", "training.log_every=1"]
+    assert run(tmp_path / "r", f"loss={{name: {loss}}}", *few, *WITH.get(loss, [])) == 0
+    last = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    (trained,) = [record for record in last if "loss/generator" in record]
+    assert trained["nan_samples"] == 0
+    assert trained["skipped_steps"] == 0
+    assert trained["grad_norm/generator"] > 0
+    assert ("loss/online" in trained) == LOSSES.get(loss).needs_online
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        *((["loss.name=" + name], said) for name, said in REFUSED.items()),
+        (["loss.name=nfsd"], 'loss nfsd needs a negative prompt: give negative_prompt="…"'),
+        (["loss.name=csd", "loss.negative_end=0.5", "negative_prompt=' '"], "loss csd needs a negative prompt"),
+    ],
+)
+def test_a_loss_that_this_task_cannot_feed_is_refused_before_anything_heavy(words, said, capsys):
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_activation_checkpointing_gives_the_same_update(tmp_path):
@@ -172,7 +202,7 @@ def test_conditions_are_picked_by_view_and_background():
 
     teacher = Numbers()
     views = PromptViews(config, "a red chair", teacher)
-    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
+    told, plain, negative = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
     assert [teacher.texts[k] for k in told["text"].tolist()] == [
         "a red chair, front view, on a grey background",
         "a red chair, back view, on a navy background",
@@ -183,6 +213,14 @@ def test_conditions_are_picked_by_view_and_background():
         "a red chair on a navy background",
         "a red chair",
     ]
+    assert negative == {}
+    config.negative_prompt = " blurry "
+    told_too, plain_too, negative = PromptViews(config, "a red chair", teacher)(
+        torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4)
+    )
+    assert [teacher.texts[k] for k in negative["text"].tolist()] == ["blurry"] * 3  # no view words
+    assert torch.equal(told_too["text"], told["text"])
+    assert torch.equal(plain_too["text"], plain["text"])
 
 
 def test_perp_neg_mixes_words_by_the_cameras_angles():
@@ -199,7 +237,7 @@ def test_perp_neg_mixes_words_by_the_cameras_angles():
     azimuth, elevation = torch.tensor([0.3, 2.0, -1.2, 3.0]), torch.tensor([0.2, 0.4, -0.1, 1.3])
     ground = torch.tensor([1, -1, 1, 0])
     pose = orbit(elevation, azimuth, 3.0, 0.6, (8, 8), 0.3 * torch.ones(4, 3)).c2w  # the target does not matter
-    told, plain = views(torch.zeros(4, dtype=torch.long), ground, pose)
+    told, plain, _ = views(torch.zeros(4, dtype=torch.long), ground, pose)
     names = [*config.background.named, None]
     for row in range(4):
         texts = [worded(config.words, "a red chair", view, names[ground[row]]) for view in VIEWS]
