@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scorefield.errors import UserError
+from scorefield.three_d import toolchain
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.chunks import in_chunks
 from scorefield.three_d.extra import need
@@ -225,10 +226,6 @@ def can_march(device: str) -> bool:
         ray, _, _ = grid.sampling(origin, torch.tensor([[0.0, 0.0, 1.0]], device=device), render_step_size=0.5)
         return len(ray) > 0
     except Exception as error:  # it surfaces as AttributeError, OSError, ImportError or RuntimeError
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        warnings.warn(
-            f"nerfacc's CUDA extension cannot be built ({reason}; it needs nvcc, ninja and a matching CUDA_HOME): "
-            "rendering goes on in batches",
-            stacklevel=2,
-        )
+        why = toolchain.reason(error)
+        warnings.warn(f"nerfacc's CUDA extension cannot be built, {why}; rendering goes on in batches", stacklevel=2)
         return False
