@@ -146,6 +146,7 @@ def test_occupancy_follows_the_field_and_is_saved():
     [
         lambda: CameraConfig(elevation=[30, 8]),
         lambda: CameraConfig(elevation_law="areal"),
+        lambda: CameraConfig(up_jitter=-0.1),
         lambda: RenderConfig(size={5: 64}),
         lambda: RenderConfig(encoder_gradient="none"),
         lambda: BackgroundConfig(named={"grey": [1.0, 2.0, 0.0]}),

@@ -1,8 +1,10 @@
 """The text-to-3D task: one short run through the command line, its resumption, and bad input."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +19,7 @@ from scorefield.teachers.perp_neg import view_condition
 from scorefield.teachers.pipeline import unread_by
 from scorefield.three_d.camera_law import VIEWS
 from scorefield.three_d.cameras import orbit
+from scorefield.three_d.export import read_glb
 from scorefield.three_d.splat_files import read_splats
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unread, warn_of_unseen, worded
@@ -35,6 +38,7 @@ SHORT = [
     "field.resolutions=[8, 16]",
     "evaluation.size=16",
     "evaluation.views=4",
+    "assets={resolution: 24, faces: 400, texture: 64, frames: 3, side: 32}",
     "regularizers.entropy={0: 1.0}",
 ]
 
@@ -80,6 +84,35 @@ def test_sample_writes_named_views(done, tmp_path):
     assert main(["sample", str(done), "upward", "--out", str(tmp_path)]) == 2
 
 
+def test_export_writes_the_assets_of_a_finished_and_of_an_interrupted_run(done, tmp_path, capsys):
+    names = {f"particle-0.{kind}" for kind in ("glb", "obj", "mtl", "png", "ply", "mp4", "gif")}
+    finished, cut = shutil.copytree(done, tmp_path / "finished"), shutil.copytree(done, tmp_path / "cut")
+    shutil.rmtree(finished / "export")
+    assert main(["export", str(finished)]) == 0
+    assert "README.md shows how to load it" in capsys.readouterr().out
+    assert {path.name for path in (finished / "export").iterdir()} == names | {"README.md", "assets.json"}
+    last, again = (read_glb(path / "export" / "particle-0.glb") for path in (done, finished))
+    assert np.array_equal(last.vertices, again.vertices)
+    assert np.array_equal(last.texture, again.texture)
+
+    for left in ("summary.json", "export", "report", "checkpoints/iteration-000004"):
+        path = cut / left
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert main(["export", str(cut), "--out", str(tmp_path / "early")]) == 0
+    early = read_glb(tmp_path / "early" / "particle-0.glb")
+    assert early.texture is not None
+    assert early.vertices.shape != last.vertices.shape or not np.array_equal(early.vertices, last.vertices)
+    (record,) = json.loads((tmp_path / "early" / "assets.json").read_text())
+    assert record["watertight"] is True
+    assert record["components"] >= 1
+
+    assert main(["export", str(cut), "--only", "lora"]) == 2
+    assert "task text_to_3d is exported as it is: it knows no --only" in capsys.readouterr().err
+    shutil.rmtree(cut / "checkpoints")
+    assert main(["export", str(cut)]) == 2
+    assert "holds no whole checkpoint yet" in capsys.readouterr().err
+
+
 # what a loss is given beside its name; one that is added to the registry runs with nothing beside it
 WITH = {
     "sid": ["online.kind=full"],
@@ -92,7 +125,6 @@ REFUSED = {"regression": "which text_to_3d does not draw"}
 @pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(REFUSED)))
 def test_every_loss_runs_unchanged(tmp_path, loss):
     few = ["training.batch=2", "training.iterations=1", "render.size={0: 8}", "evaluation.judge=none"]
-    few += ["assets={resolution: 20, faces: 200, texture: 32, frames: 2, side: 16}", "training.log_every=1"]
     assert run(tmp_path / "r", f"loss={{name: {loss}}}", *few, *WITH.get(loss, [])) == 0
     last = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     (trained,) = [record for record in last if "loss/generator" in record]
