@@ -13,10 +13,12 @@ from transformers import ByT5Tokenizer
 from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
+from scorefield.evaluation.judge import Judge
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.losses import LOSSES
 from scorefield.teachers.perp_neg import view_condition
 from scorefield.teachers.pipeline import unread_by
+from scorefield.three_d import truth
 from scorefield.three_d.camera_law import VIEWS
 from scorefield.three_d.cameras import orbit
 from scorefield.three_d.export import read_glb
@@ -74,6 +76,21 @@ def test_an_interrupted_run_goes_on_bit_for_bit(done, tmp_path):
     assert {"projection.0.weight"} < set(one.weights["online"])
     for part in ("generator", "ema", "online"):
         assert one.weights[part].keys() == two.weights[part].keys()
+        for name, value in one.weights[part].items():
+            assert torch.equal(value, two.weights[part][name]), name
+
+
+def test_the_judge_takes_no_part_in_training(done, tmp_path, monkeypatch):
+    """The same run without it, and with all that knows the truth out of order, trains the same fields."""
+
+    def broken(*given, **named):
+        raise AssertionError("training asked the judge")
+
+    for owner, name in ((Judge, "load"), (Judge, "read"), (truth, "evaluate_mesh"), (truth, "novel_psnr")):
+        monkeypatch.setattr(owner, name, broken)
+    assert run(tmp_path / "r", "training.iterations=4", "evaluation.judge=none") == 0
+    one, two = (checkpoint.load(checkpoint.newest_whole(path / "checkpoints")) for path in (done, tmp_path / "r"))
+    for part in ("generator", "ema", "online"):
         for name, value in one.weights[part].items():
             assert torch.equal(value, two.weights[part][name]), name
 
