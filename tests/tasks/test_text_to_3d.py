@@ -26,6 +26,7 @@ from scorefield.three_d.splat_files import read_splats
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unread, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
+from tests.browser import chromium, needs_chromium
 from tests.teachers.families import clip_tokenizer, gemma_tokenizer
 
 SHORT = [
@@ -66,6 +67,28 @@ def test_a_run_ends_with_pictures_summary_and_report(done):
     last = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
     assert all(record.get("nan_samples", 0) == 0 and record.get("skipped_steps", 0) == 0 for record in last)
     assert any("loss/roundtrip" in record and "loss/entropy" in record for record in last)
+
+
+@needs_chromium
+def test_the_runs_page_shows_its_asset_and_turns_it(done, tmp_path):
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(done / "report.html", 1100, 900)
+        browser.until("document.querySelector('.asset-viewer').dataset.state === 'shown'")
+        browser.value("document.querySelectorAll('video').forEach(film => film.pause())")
+        browser.value("document.querySelector('.asset-viewer').scrollIntoView()")
+        place = "document.querySelector('.asset-viewer canvas').getBoundingClientRect()"
+        x, y, side = (round(browser.value(f"{place}.{key}")) for key in ("x", "y", "width"))
+        shots = [browser.shot()]
+        browser.drag((x + side / 2, y + side / 2), (x + side / 2 + 120, y + side / 2 + 60))
+        shots.append(browser.shot())
+        errors = browser.errors
+    for name, shot in zip(("before", "after"), shots, strict=True):
+        shot.save(tmp_path / f"{name}.png")
+    before, after = (np.array(shot).astype(int)[y : y + side, x : x + side] for shot in shots)
+    ground = before[3, 3]
+    assert (np.abs(before - ground).max(-1) > 20).mean() > 0.05  # something stands there
+    assert (np.abs(after - before).max(-1) > 5).mean() > 0.01  # … and another side of it after the drag
+    assert errors == []
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(done, tmp_path):
