@@ -15,13 +15,18 @@ def package_of(path: Path, root: Path) -> list[str]:
     return list(path.relative_to(root).parent.parts)
 
 
-def imports(path: Path, root: Path = ROOT, top_only: bool = False) -> set[str]:
-    """Absolute dotted names that a file imports; ``top_only``: at import time, so not within functions."""
+def imports(path: Path, root: Path = ROOT, top_only: bool = False, types: bool = True) -> set[str]:
+    """Absolute dotted names that a file imports.
+
+    ``top_only``: at import time, so not within functions. ``types``: those for annotations alone as well.
+    """
     found: set[str] = set()
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
         if top_only and (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or guards_types(node)):
+            continue
+        if not types and guards_types(node):
             continue
         pending += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
@@ -75,6 +80,56 @@ def foreign_tasks(root: Path) -> list[str]:
 def test_heavy_libraries_are_imported_where_they_are_used():
     assert offenders("scorefield", HEAVY, top_only=True) == []
     assert offenders("tasks", HEAVY, top_only=True) == []
+
+
+TRUTH = ("scorefield.three_d.truth", "scorefield.evaluation.judge", "scorefield.evaluation.toybox")
+# what runs while text_to_3d trains: its generators, losses, scores, trainer, and the task's parts that they are given
+TRAINS_3D = [f"scorefield/generators/{name}.py" for name in ("base", "nerf", "staged", "splats", "texture")]
+TRAINS_3D += [f"scorefield/{folder}/*.py" for folder in ("losses", "teachers", "training")]
+TRAINS_3D += [f"tasks/text_to_3d/{name}.py" for name in ("prompts", "paint")]
+
+
+def reached(start: list[Path], root: Path = ROOT) -> dict[str, str]:
+    """Modules of ours that files import, themselves or through others, with the file that does; annotations aside."""
+    found: dict[str, str] = {}
+    pending = list(start)
+    while pending:
+        path = pending.pop()
+        for name in sorted(imports(path, root, types=False)):
+            place = root.joinpath(*name.split("."))
+            file = next((f for f in (place.with_suffix(".py"), place / "__init__.py") if f.exists()), None)
+            if file is not None and name not in found:
+                found[name] = str(path.relative_to(root))
+                pending.append(file)
+    return found
+
+
+def test_no_truth_of_toybox_reaches_what_trains_in_3d():
+    """Only prompts, cameras and the teacher enter the optimisation; pictures along the way are measured beside it."""
+    from tasks.text_to_3d.task import TextTo3D
+
+    found = reached([path for pattern in TRAINS_3D for path in ROOT.glob(pattern)])
+    assert {"scorefield.three_d.render", "tasks.text_to_3d.settings"} < set(found)
+    assert [f"{via} imports {name}" for name, via in found.items() if below(name, TRUTH)] == []
+    # the task's own file measures as well: the methods that make what trains must use none of that
+    source = ast.parse((ROOT / "tasks" / "text_to_3d" / "task.py").read_text())
+    methods = {node.name: node for node in ast.walk(source) if isinstance(node, ast.FunctionDef)}
+    for name in ("build", "make_generator", "open_pipeline", "pixels"):
+        assert callable(getattr(TextTo3D, name))
+        used = {node.id for node in ast.walk(methods[name]) if isinstance(node, ast.Name)}
+        assert used.isdisjoint({"assets", "look", "scores"}), name
+    assert "assets" in {node.id for node in ast.walk(methods["finish"]) if isinstance(node, ast.Name)}
+
+
+def test_the_check_sees_the_truth_through_others(tmp_path):
+    for name, text in (("truth", ""), ("middle", "def f():\n    from scorefield.three_d import truth\n")):
+        (tmp_path / "scorefield" / "three_d").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "scorefield" / "three_d" / f"{name}.py").write_text(text)
+    first = tmp_path / "scorefield" / "first.py"
+    first.write_text("from .three_d import middle\n")
+    assert reached([first], tmp_path)["scorefield.three_d.truth"] == "scorefield/three_d/middle.py"
+    first.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .three_d import truth\n")
+    assert reached([first], tmp_path) == {}
 
 
 def test_the_check_sees_every_form_of_import(tmp_path):

@@ -34,10 +34,10 @@ from scorefield.three_d.settings import (
 
 
 class ViewConditions(Protocol):
-    """What teacher and online score are told of some views."""
+    """What teacher and online score are told of some views, and what a loss may lead them away from."""
 
-    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition]:
-        """Conditions (teacher's, online score's) of some views.
+    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition, Condition]:
+        """Conditions (teacher's, online score's, of the negative prompt or {} where there is none) of some views.
 
         Args:
             view: int64 [B], positions in ``scorefield.three_d.camera_law.VIEWS``.
@@ -144,8 +144,8 @@ class NerfGenerator(Generator):
             "seed": draws.integers("render", 1 << 62),
             "noise": torch.full_like(cameras.fovy, stage(settings.render.density_noise, k)),
         }
-        teacher, online = self.conditions(view, ground, cameras.c2w)
-        return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)})
+        teacher, online, negative = self.conditions(view, ground, cameras.c2w)
+        return Batch(latents, teacher, {**online, "pose": cameras.c2w.flatten(1)}, negative)
 
     def draw_background(self, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
         """(flat colour [B, 3], number of its name [B] or -1, whether the learned one is used instead [B])."""
@@ -231,6 +231,7 @@ class NerfGenerator(Generator):
     def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
         """One particle from ``cameras``; ``options`` as of ``scorefield.three_d.render.render``."""
         options.setdefault("samples", self.settings.render.samples)
+        options.setdefault("chunk", self.settings.render.chunk)
         options.setdefault("occupancy", self.grids[particle] if self.grids else None)
         scene: Field = self.fields[particle]  # type: ignore[assignment]
         return render(scene, cameras, **options)

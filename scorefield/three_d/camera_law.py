@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scorefield.random import Draws
-from scorefield.three_d.cameras import Cameras, orbit
+from scorefield.three_d.cameras import Cameras, look_at, orbit
 from scorefield.three_d.settings import CameraConfig
 
 VIEWS = ("front", "side", "back", "overhead")
@@ -27,7 +27,17 @@ def draw_cameras(config: CameraConfig, draws: Draws, size: tuple[int, int]) -> t
     cameras = orbit(
         elevation, azimuth, between("distance", config.distance), between("fovy", config.fovy).deg2rad(), size, target
     )
+    if config.position_jitter or config.target_jitter or config.up_jitter:
+        cameras = jittered(config, draws, cameras, target)
     return cameras, view_words(config, elevation, azimuth)
+
+
+def jittered(config: CameraConfig, draws: Draws, cameras: Cameras, target: Tensor) -> Cameras:
+    """Cameras moved off their orbit round ``target`` [B, 3]; what their view is called stays that of the orbit."""
+    place = cameras.c2w[:, :3, 3] + config.position_jitter * (2 * draws.uniform("position-jitter", 3) - 1)
+    target = target + config.target_jitter * draws.normal("target-jitter", 3)
+    upright = torch.tensor([0.0, 0.0, 1.0], device=place.device) + config.up_jitter * draws.normal("up-jitter", 3)
+    return look_at(place, target, upright, cameras.fovy, cameras.size)
 
 
 def draw_elevation(config: CameraConfig, draws: Draws) -> Tensor:

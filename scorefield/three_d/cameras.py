@@ -10,6 +10,7 @@ Toybox and glTF have y up and the front along +z; ``from_y_up`` and ``to_y_up`` 
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from scorefield.errors import UserError
@@ -142,3 +143,22 @@ def orbit(
     top = torch.stack([right, over, back, place], -1)
     last = torch.tensor([0.0, 0.0, 0.0, 1.0], device=device).expand(len(top), 1, 4)
     return Cameras(torch.cat([top, last], 1), view, size)
+
+
+def look_at(place: Tensor, target: Tensor, upright: Tensor, fovy: Tensor, size: tuple[int, int]) -> Cameras:
+    """Cameras at ``place`` that look at ``target``, ``upright`` pointing up in the picture.
+
+    Args:
+        place, target, upright: [B, 3] in the world, of any length. fovy: radians [B]. size: (height, width).
+            Where the direction of view lies along ``upright``, the picture's up is the world's y or x instead.
+    """
+    back = F.normalize(place - target, dim=-1)
+    right = torch.linalg.cross(upright, back)
+    for other in ((0.0, 1.0, 0.0), (1.0, 0.0, 0.0)):
+        spare = torch.linalg.cross(torch.tensor(other, device=back.device).expand_as(back), back)
+        right = torch.where(right.norm(dim=-1, keepdim=True) < 1e-5, spare, right)
+    right = F.normalize(right, dim=-1)
+    over = torch.linalg.cross(back, right)
+    top = torch.stack([right, over, back, place], -1)
+    last = torch.tensor([0.0, 0.0, 0.0, 1.0], device=place.device).expand(len(top), 1, 4)
+    return Cameras(torch.cat([top, last], 1), fovy, size)

@@ -35,6 +35,8 @@ class Occupancy(nn.Module):
         """Look at a random point of every cell; returns the share of cells that are occupied.
 
         Where nothing at all would be left, all cells are kept (so that the field can come back) and a warning says so.
+        A density that is not a number counts as opaque: its cell stays in the pictures, where the trainer sees what is
+        broken, and once the field is repaired the record decays like any other.
         """
         estimator = self.estimator
         device = estimator.occs.device
@@ -42,7 +44,9 @@ class Occupancy(nn.Module):
         jitter = torch.rand(len(estimator.occs), 3, device=device, generator=source)
         points = ((estimator.grid_coords + jitter) / self.side * 2 - 1) * self.bound
         parts = [1 - (-self.step * field.density(part)).exp() for part in points.split(1 << 18)]
-        estimator.occs.copy_(torch.maximum(estimator.occs * self.decay, torch.cat(parts)))
+        # maximum() hands a NaN on from either side, and NaN > threshold is false: unreplaced it would prune for good
+        known, seen = estimator.occs.nan_to_num(1.0), torch.cat(parts).nan_to_num(1.0)
+        estimator.occs.copy_(torch.maximum(known * self.decay, seen))
         occupied = estimator.occs > self.threshold
         if not occupied.any():
             if not self.warned:

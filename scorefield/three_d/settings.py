@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from scorefield.errors import UserError, suggest
+from scorefield.errors import UserError, check_number, suggest
 from scorefield.training.settings import FREE
 
 GRADIENTS = ("exact", "decoder")
@@ -28,6 +28,10 @@ class CameraConfig:
     distance: list[float] = field(default_factory=lambda: [1.0, 1.5])
     fovy: list[float] = field(default_factory=lambda: [40.0, 70.0])
     target: float = 0.0  # the point looked at is uniform in a cube of this half side
+    # threestudio's camera_perturb, center_perturb and up_perturb, after which the camera still looks at its target:
+    position_jitter: float = 0.0  # the camera is moved uniformly in a cube of this half side
+    target_jitter: float = 0.0  # standard deviation of what the target alone is moved by
+    up_jitter: float = 0.0  # standard deviation of what is added to the upright direction, of length 1
     front: float = 45.0  # azimuths within this of 0 are called front, of 180 back, others side
     overhead: float = 60.0  # elevations above this are called overhead
 
@@ -42,6 +46,8 @@ class CameraConfig:
             )
         if not 0 < self.azimuth_window <= 45:
             raise UserError(f"cameras.azimuth_window must lie in 0 to 45 degrees, not at {self.azimuth_window}")
+        for name in ("target", "position_jitter", "target_jitter", "up_jitter"):
+            check_number(f"cameras.{name}", getattr(self, name), 0)
 
 
 @dataclass
@@ -84,6 +90,9 @@ class RenderConfig:
     occupancy: int = 32  # cells a side; 0: none are skipped
     occupancy_threshold: float = 0.01
     occupancy_every: int = 16  # iterations
+    # points that the field is asked at a time, their activations computed again in the backward pass: the field's
+    # memory of one chunk in place of the whole picture's, for one more evaluation; 0: all are kept
+    chunk: int = 0
 
     def __post_init__(self) -> None:
         for name, stages, low in (("size", self.size, 1), ("density_noise", self.density_noise, 0)):
@@ -94,8 +103,10 @@ class RenderConfig:
                 f'render.encoder_gradient "{self.encoder_gradient}" is unknown: '
                 f"{suggest(self.encoder_gradient, GRADIENTS)}"
             )
-        if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1:
-            raise UserError("render.samples must be at least 2, occupancy at least 0, occupancy_every at least 1")
+        if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1 or self.chunk < 0:
+            raise UserError(
+                "render.samples must be at least 2, occupancy and chunk at least 0, occupancy_every at least 1"
+            )
 
 
 @dataclass

@@ -85,8 +85,10 @@ class TrainingConfig:
         check_number("training.sigma_data", self.sigma_data, 0, above=True)
         for name in ("guidance_scale", "online_guidance_scale", "online_training_guidance_scale"):
             check_number(f"training.{name}", getattr(self, name))
-        for iteration, scale in self.guidance_stages.items():
-            check_value(f"training.guidance_stages: the scale from iteration {iteration} on", scale, float)
+        for start, scale in self.guidance_stages.items():
+            if not isinstance(start, int) or start < 0:
+                raise UserError(f"training.guidance_stages must map iterations from 0 to scales, not {start!r}")
+            check_value(f"training.guidance_stages: the scale from iteration {start} on", scale, float)
         for name in ("ema_half_life_images", "ema_rampup"):
             check_number(f"training.{name}", getattr(self, name), 0)
         if not 0 <= self.online_warmup < self.iterations:

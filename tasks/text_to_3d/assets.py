@@ -1,5 +1,6 @@
 """The particles of a run as assets: files, figures, and their section of the report."""
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -71,6 +72,7 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
     def write(part: Path) -> None:
         for particle, field in enumerate(generator.fields):
             record: dict[str, Any] = {"prompt": task.prompt, "particle": particle}
+            started = time.perf_counter()
             try:
                 given = part, f"particle-{particle}", config, cameras
                 if isinstance(field, Scene):
@@ -80,7 +82,8 @@ def write_assets(task: "TextTo3D", generator: NerfGenerator, out: Path) -> list[
                 files = made.pop("files")
                 record |= {kind: str(out / path.name) for kind, path in files.items()} | made
             except UserError as error:
-                record["error"] = str(error)
+                seconds = round(time.perf_counter() - started, 2)
+                record |= {"error": str(error), "watertight": None, "components": None, "seconds": seconds}
             records.append(record)
         if all("error" in record for record in records):
             raise UserError(records[0]["error"])

@@ -107,6 +107,8 @@ class PromptViews:
     Attributes:
         texts: the teacher's, in the order view by view, in each the backgrounds and last the one without a name.
         plain: the online score's, one a background. directional: whether the views differ in words.
+        negative: the negative prompt, one text for all views and backgrounds (threestudio's has no view words either);
+            empty where there is none.
         perp_neg: whether the teacher's conditions mix the words by angle and hold what the view is not, for
             ``scorefield.teachers.perp_neg.PerpNeg``.
     """
@@ -118,10 +120,11 @@ class PromptViews:
         views = VIEWS if self.directional else (None,) * len(VIEWS)
         self.texts = [worded(config.words, prompt, view, ground) for view in views for ground in self.grounds]
         self.plain = [worded(config.words, prompt, None, ground) for ground in self.grounds]
-        self.encoded = teacher.encode([*self.texts, *self.plain])
+        self.negative = [config.negative_prompt.strip()] if config.negative_prompt.strip() else []
+        self.encoded = teacher.encode([*self.texts, *self.plain, *self.negative])
 
     def rows(self, places: Tensor) -> Condition:
-        """Conditions of some of ``texts`` followed by ``plain``, int64 [B]."""
+        """Conditions of some of ``texts`` followed by ``plain`` and ``negative``, int64 [B]."""
         return {key: value[places] for key, value in self.encoded.items()}
 
     def place(self, view: Tensor, ground: Tensor) -> Tensor:
@@ -129,11 +132,12 @@ class PromptViews:
         count = len(self.grounds)
         return view * count + torch.where(ground < 0, count - 1, ground)
 
-    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition]:
+    def __call__(self, view: Tensor, ground: Tensor, pose: Tensor) -> tuple[Condition, Condition, Condition]:
         plain = self.rows(len(self.texts) + self.place(torch.zeros_like(ground), ground))
-        if not self.perp_neg:
-            return self.rows(self.place(view, ground)), plain
-        return self.angled(ground, pose), plain
+        last = torch.full_like(ground, len(self.texts) + len(self.plain))
+        negative = self.rows(last) if self.negative else {}
+        teacher = self.angled(ground, pose) if self.perp_neg else self.rows(self.place(view, ground))
+        return teacher, plain, negative
 
     def angled(self, ground: Tensor, pose: Tensor) -> Condition:
         """The teacher's conditions by the cameras' angles, with their negatives."""

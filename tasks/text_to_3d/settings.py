@@ -107,6 +107,7 @@ class TextTo3DConfig(RunConfig):
 
     task: str = "text_to_3d"
     prompt: str | None = None
+    negative_prompt: str = ""  # for losses that need one (nfsd, csd with loss.negative); without view words
     texture_of: str = ""  # a run folder whose exported assets are painted anew on their fixed shape; "": train fields
     # {iteration: "nerf", "geometry" or "texture"}: what the fields are from there on, within one run
     stages: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "nerf"}, metadata=FREE)

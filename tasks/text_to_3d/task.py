@@ -47,7 +47,8 @@ class TextTo3D(Task):
         if self.config.texture_of:
             paint.sources(self)
         self.prompt = read_prompt(self.config)
-        self.config.build_loss()
+        if "teacher_negative" in self.config.build_loss().needs and not self.config.negative_prompt.strip():
+            raise UserError(f'loss {self.config.loss["name"]} needs a negative prompt: give negative_prompt="…"')
         for view, ground in ((v, g) for v in ("front", None) for g in ("grey", None)):
             worded(self.config.words, self.prompt, view, ground)  # refuses a broken wording early
         if not self.config.teacher.path:

@@ -55,7 +55,7 @@ class Halves(NerfGenerator):
 
 
 def told(view, ground, pose):
-    return {}, {}
+    return {}, {}, {}
 
 
 def trainer(kind=NerfGenerator, particles: int = 3) -> Trainer:

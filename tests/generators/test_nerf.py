@@ -20,7 +20,7 @@ NAMED = {"grey": [0.5, 0.5, 0.5], "navy": [0.1, 0.1, 0.3]}
 
 
 def told(view, ground, pose):
-    return {"view": view, "ground": ground}, {"ground": ground}
+    return {"view": view, "ground": ground}, {"ground": ground}, {"bad": view}
 
 
 def make(**sections) -> NerfGenerator:
@@ -46,6 +46,7 @@ def test_a_batch_tells_view_background_and_pose():
     colours = torch.tensor(list(NAMED.values()))
     assert torch.equal(batch.latents["background"], colours[ground])
     assert torch.equal(batch.online_condition["pose"], batch.latents["c2w"].flatten(1))
+    assert torch.equal(batch.negative_condition["bad"], batch.teacher_condition["view"])
     assert sorted(batch.teacher_condition["view"].tolist()) == [0, 0, 1, 1, 1, 1, 2, 2]
 
 
@@ -145,6 +146,7 @@ def test_occupancy_follows_the_field_and_is_saved():
     [
         lambda: CameraConfig(elevation=[30, 8]),
         lambda: CameraConfig(elevation_law="areal"),
+        lambda: CameraConfig(up_jitter=-0.1),
         lambda: RenderConfig(size={5: 64}),
         lambda: RenderConfig(encoder_gradient="none"),
         lambda: BackgroundConfig(named={"grey": [1.0, 2.0, 0.0]}),

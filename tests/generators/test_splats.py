@@ -29,7 +29,7 @@ def made_of(splats: SplatSettings, side: int, particles: int = 1, kind=SplatGene
     settings = NerfSettings(particles)
     settings.render.size, settings.background.learned = {0: side}, {0: 0.0}
     settings.background.named = {"grey": [0.5, 0.5, 0.5]}
-    return kind(settings, splats, lambda view, ground, pose: ({}, {}), lambda x: x, lambda z: z, side)
+    return kind(settings, splats, lambda view, ground, pose: ({}, {}, {}), lambda x: x, lambda z: z, side)
 
 
 def some(count: int, seed: int = 0, dtype=torch.float32) -> Gaussians:

@@ -50,7 +50,7 @@ def test_gradients_are_those_of_finite_differences(ball):
 
 def generator(ball, particles=1):
     encode = lambda images: images  # noqa: E731
-    nothing = lambda view, ground, pose: ({}, {})  # noqa: E731
+    nothing = lambda view, ground, pose: ({}, {}, {})  # noqa: E731
     settings = NerfSettings(particles=particles)
     settings.render.size, settings.background.learned = {0: 24}, {0: 0.0}
     return TextureGenerator(settings, nothing, encode, encode, 24, [ball])

@@ -1,8 +1,10 @@
 """The text-to-3D task: one short run through the command line, its resumption, and bad input."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,15 +13,20 @@ from transformers import ByT5Tokenizer
 from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
+from scorefield.evaluation.judge import Judge
 from scorefield.generators.nerf import NerfGenerator
+from scorefield.losses import LOSSES
 from scorefield.teachers.perp_neg import view_condition
 from scorefield.teachers.pipeline import unread_by
+from scorefield.three_d import truth
 from scorefield.three_d.camera_law import VIEWS
 from scorefield.three_d.cameras import orbit
+from scorefield.three_d.export import read_glb
 from scorefield.three_d.splat_files import read_splats
 from scorefield.training import checkpoint
 from tasks.text_to_3d.prompts import PromptViews, directional, unseen_words, warn_of_unread, warn_of_unseen, worded
 from tasks.text_to_3d.settings import TextTo3DConfig, WordsConfig
+from tests.browser import chromium, needs_chromium
 from tests.teachers.families import clip_tokenizer, gemma_tokenizer
 
 SHORT = [
@@ -34,6 +41,7 @@ SHORT = [
     "field.resolutions=[8, 16]",
     "evaluation.size=16",
     "evaluation.views=4",
+    "assets={resolution: 24, faces: 400, texture: 64, frames: 3, side: 32}",
     "regularizers.entropy={0: 1.0}",
 ]
 
@@ -61,6 +69,28 @@ def test_a_run_ends_with_pictures_summary_and_report(done):
     assert any("loss/roundtrip" in record and "loss/entropy" in record for record in last)
 
 
+@needs_chromium
+def test_the_runs_page_shows_its_asset_and_turns_it(done, tmp_path):
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(done / "report.html", 1100, 900)
+        browser.until("document.querySelector('.asset-viewer').dataset.state === 'shown'")
+        browser.value("document.querySelectorAll('video').forEach(film => film.pause())")
+        browser.value("document.querySelector('.asset-viewer').scrollIntoView()")
+        place = "document.querySelector('.asset-viewer canvas').getBoundingClientRect()"
+        x, y, side = (round(browser.value(f"{place}.{key}")) for key in ("x", "y", "width"))
+        shots = [browser.shot()]
+        browser.drag((x + side / 2, y + side / 2), (x + side / 2 + 120, y + side / 2 + 60))
+        shots.append(browser.shot())
+        errors = browser.errors
+    for name, shot in zip(("before", "after"), shots, strict=True):
+        shot.save(tmp_path / f"{name}.png")
+    before, after = (np.array(shot).astype(int)[y : y + side, x : x + side] for shot in shots)
+    ground = before[3, 3]
+    assert (np.abs(before - ground).max(-1) > 20).mean() > 0.05  # something stands there
+    assert (np.abs(after - before).max(-1) > 5).mean() > 0.01  # … and another side of it after the drag
+    assert errors == []
+
+
 def test_an_interrupted_run_goes_on_bit_for_bit(done, tmp_path):
     assert run(tmp_path / "r", "training.iterations=2") == 0
     assert run(tmp_path / "r", "training.iterations=4", "--resume") == 0
@@ -73,16 +103,88 @@ def test_an_interrupted_run_goes_on_bit_for_bit(done, tmp_path):
             assert torch.equal(value, two.weights[part][name]), name
 
 
+def test_the_judge_takes_no_part_in_training(done, tmp_path, monkeypatch):
+    """The same run without it, and with all that knows the truth out of order, trains the same fields."""
+
+    def broken(*given, **named):
+        raise AssertionError("training asked the judge")
+
+    for owner, name in ((Judge, "load"), (Judge, "read"), (truth, "evaluate_mesh"), (truth, "novel_psnr")):
+        monkeypatch.setattr(owner, name, broken)
+    assert run(tmp_path / "r", "training.iterations=4", "evaluation.judge=none") == 0
+    one, two = (checkpoint.load(checkpoint.newest_whole(path / "checkpoints")) for path in (done, tmp_path / "r"))
+    for part in ("generator", "ema", "online"):
+        for name, value in one.weights[part].items():
+            assert torch.equal(value, two.weights[part][name]), name
+
+
 def test_sample_writes_named_views(done, tmp_path):
     assert main(["sample", str(done), "front", "45", "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["000-front.png", "001-45.png"]
     assert main(["sample", str(done), "upward", "--out", str(tmp_path)]) == 2
 
 
-@pytest.mark.parametrize("loss", ["sim", "sds", "sid"])
+def test_export_writes_the_assets_of_a_finished_and_of_an_interrupted_run(done, tmp_path, capsys):
+    names = {f"particle-0.{kind}" for kind in ("glb", "obj", "mtl", "png", "ply", "mp4", "gif")}
+    finished, cut = shutil.copytree(done, tmp_path / "finished"), shutil.copytree(done, tmp_path / "cut")
+    shutil.rmtree(finished / "export")
+    assert main(["export", str(finished)]) == 0
+    assert "README.md shows how to load it" in capsys.readouterr().out
+    assert {path.name for path in (finished / "export").iterdir()} == names | {"README.md", "assets.json"}
+    last, again = (read_glb(path / "export" / "particle-0.glb") for path in (done, finished))
+    assert np.array_equal(last.vertices, again.vertices)
+    assert np.array_equal(last.texture, again.texture)
+
+    for left in ("summary.json", "export", "report", "checkpoints/iteration-000004"):
+        path = cut / left
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert main(["export", str(cut), "--out", str(tmp_path / "early")]) == 0
+    early = read_glb(tmp_path / "early" / "particle-0.glb")
+    assert early.texture is not None
+    assert early.vertices.shape != last.vertices.shape or not np.array_equal(early.vertices, last.vertices)
+    (record,) = json.loads((tmp_path / "early" / "assets.json").read_text())
+    assert record["watertight"] is True
+    assert record["components"] >= 1
+
+    assert main(["export", str(cut), "--only", "lora"]) == 2
+    assert "task text_to_3d is exported as it is: it knows no --only" in capsys.readouterr().err
+    shutil.rmtree(cut / "checkpoints")
+    assert main(["export", str(cut)]) == 2
+    assert "holds no whole checkpoint yet" in capsys.readouterr().err
+
+
+# what a loss is given beside its name; one that is added to the registry runs with nothing beside it
+WITH = {
+    "sid": ["online.kind=full"],
+    "nfsd": ["negative_prompt=a grey blot"],
+    "csd": ["negative_prompt=a grey blot", "loss.negative=1.0"],
+}
+REFUSED = {"regression": "which text_to_3d does not draw"}
+
+
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - set(REFUSED)))
 def test_every_loss_runs_unchanged(tmp_path, loss):
-    more = ["online.kind=full"] if loss == "sid" else []
-    assert run(tmp_path / "r", f"loss={{name: {loss}}}", "training.iterations=1", "evaluation.judge=none", *more) == 0
+    few = ["training.batch=2", "training.iterations=1", "render.size={0: 8}", "evaluation.judge=none"]
+    assert run(tmp_path / "r", f"loss={{name: {loss}}}", *few, *WITH.get(loss, [])) == 0
+    last = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    (trained,) = [record for record in last if "loss/generator" in record]
+    assert trained["nan_samples"] == 0
+    assert trained["skipped_steps"] == 0
+    assert trained["grad_norm/generator"] > 0
+    assert ("loss/online" in trained) == LOSSES.get(loss).needs_online
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        *((["loss.name=" + name], said) for name, said in REFUSED.items()),
+        (["loss.name=nfsd"], 'loss nfsd needs a negative prompt: give negative_prompt="…"'),
+        (["loss.name=csd", "loss.negative_end=0.5", "negative_prompt=' '"], "loss csd needs a negative prompt"),
+    ],
+)
+def test_a_loss_that_this_task_cannot_feed_is_refused_before_anything_heavy(words, said, capsys):
+    assert main(["run", "tasks/text_to_3d", "--dry-run", "prompt=a red chair", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_activation_checkpointing_gives_the_same_update(tmp_path):
@@ -172,7 +274,7 @@ def test_conditions_are_picked_by_view_and_background():
 
     teacher = Numbers()
     views = PromptViews(config, "a red chair", teacher)
-    told, plain = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
+    told, plain, negative = views(torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4))
     assert [teacher.texts[k] for k in told["text"].tolist()] == [
         "a red chair, front view, on a grey background",
         "a red chair, back view, on a navy background",
@@ -183,6 +285,14 @@ def test_conditions_are_picked_by_view_and_background():
         "a red chair on a navy background",
         "a red chair",
     ]
+    assert negative == {}
+    config.negative_prompt = " blurry "
+    told_too, plain_too, negative = PromptViews(config, "a red chair", teacher)(
+        torch.tensor([0, 2, 1]), torch.tensor([0, 3, -1]), torch.zeros(3, 4, 4)
+    )
+    assert [teacher.texts[k] for k in negative["text"].tolist()] == ["blurry"] * 3  # no view words
+    assert torch.equal(told_too["text"], told["text"])
+    assert torch.equal(plain_too["text"], plain["text"])
 
 
 def test_perp_neg_mixes_words_by_the_cameras_angles():
@@ -199,7 +309,7 @@ def test_perp_neg_mixes_words_by_the_cameras_angles():
     azimuth, elevation = torch.tensor([0.3, 2.0, -1.2, 3.0]), torch.tensor([0.2, 0.4, -0.1, 1.3])
     ground = torch.tensor([1, -1, 1, 0])
     pose = orbit(elevation, azimuth, 3.0, 0.6, (8, 8), 0.3 * torch.ones(4, 3)).c2w  # the target does not matter
-    told, plain = views(torch.zeros(4, dtype=torch.long), ground, pose)
+    told, plain, _ = views(torch.zeros(4, dtype=torch.long), ground, pose)
     names = [*config.background.named, None]
     for row in range(4):
         texts = [worded(config.words, "a red chair", view, names[ground[row]]) for view in VIEWS]

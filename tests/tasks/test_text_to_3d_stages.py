@@ -74,7 +74,7 @@ def test_a_run_through_all_stages_goes_on_bit_for_bit(tmp_path):
 def test_a_field_that_vanished_keeps_its_stage_and_is_told():
     settings = NerfSettings(2)
     settings.field.resolutions, settings.render.occupancy = [8], 4
-    told, same = lambda view, ground, pose: ({}, {}), lambda x: x
+    told, same = lambda view, ground, pose: ({}, {}, {}), lambda x: x
     laws = {"geometry": GeometryConfig(resolution=12, levels=[4]), "assets": AssetConfig(resolution=16)}
     made = StagedGenerator(settings, told, same, same, 8, stages={0: "nerf", 3: "geometry"}, **laws)
     made.fields[0].density_bias = -60.0

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -8,8 +9,8 @@ from scorefield.data.toybox.render import pixel_rays
 from scorefield.errors import UserError
 from scorefield.random import Draws
 from scorefield.three_d import camera_law
-from scorefield.three_d.cameras import Cameras, from_y_up, orbit, to_y_up
-from scorefield.three_d.settings import CameraConfig
+from scorefield.three_d.cameras import Cameras, from_y_up, look_at, orbit, to_y_up
+from scorefield.three_d.settings import ELEVATION_LAWS, CameraConfig
 
 SIZE = (12, 20)
 
@@ -94,14 +95,63 @@ def test_drawn_cameras_keep_to_their_law():
     assert all(len(set(words[i : i + 4].tolist())) == 3 for i in range(0, 400, 4))
 
 
-@pytest.mark.parametrize("law", ["uniform", "area", "hemisphere"])
+@pytest.mark.parametrize("law", ELEVATION_LAWS)
 def test_elevation_laws(law):
-    config = CameraConfig(elevation=[0, 60], elevation_law=law)
-    up = camera_law.draw_elevation(config, Draws(0, 0, torch.arange(20000)))
-    share = (torch.rad2deg(up) < 15).float().mean().item()
-    # uniform: 15 / 60; area: sin 15 / sin 60 = 0.299; hemisphere: half of it sin 15 = 0.259, half 0.25
-    wanted = {"uniform": 0.25, "area": 0.2989, "hemisphere": 0.2544}[law]
-    assert abs(share - wanted) < 0.012
+    config = CameraConfig(elevation=[-30, 90], elevation_law=law)
+    up = torch.rad2deg(camera_law.draw_elevation(config, Draws(0, 0, torch.arange(20000))))
+    low, mid = (up < 0).float().mean().item(), (up < 30).float().mean().item()
+    # below 0 and below 30 degrees. uniform: 30 and 60 of 120; area: 0.5 and 1 of 1.5 in sine; mixed: half of each;
+    # hemisphere: half of the time uniform, else none below 0 and sin 30 below 30
+    wanted = {
+        "uniform": (1 / 4, 1 / 2),
+        "area": (1 / 3, 2 / 3),
+        "mixed": (7 / 24, 7 / 12),
+        "hemisphere": (1 / 8, 1 / 2),
+    }
+    assert (low, mid) == pytest.approx(wanted[law], abs=0.012)
+
+
+def test_jitter_moves_place_target_and_up_by_their_laws():
+    base = CameraConfig([20, 20], "uniform", 30.0, [3.0, 3.0], [40, 40], target=0.1)
+    draws = Draws(0, 3, torch.arange(20000))
+    still, words = camera_law.draw_cameras(base, draws, (8, 8))
+
+    def moved(**jitter):
+        found, told = camera_law.draw_cameras(dataclasses.replace(base, **jitter), draws, (8, 8))
+        assert torch.equal(told, words)
+        assert torch.equal(found.fovy, still.fovy)
+        turn = found.c2w[:, :3, :3]
+        torch.testing.assert_close(turn @ turn.transpose(1, 2), torch.eye(3).expand_as(turn), atol=1e-5, rtol=0)
+        return found.c2w[:, :3, 3] - still.c2w[:, :3, 3], found.c2w
+
+    offset, pose = moved(position_jitter=0.1)
+    assert offset.abs().max() < 0.1 + 1e-5
+    assert offset.std(0).tolist() == pytest.approx([0.2 / 12**0.5] * 3, rel=0.05)
+    target = 0.1 * (2 * draws.uniform("target", 3) - 1)
+    ahead = torch.einsum("bij,bi->bj", pose[:, :3, :3], target - pose[:, :3, 3])
+    assert ahead[:, :2].abs().max() < 1e-5  # it still looks at its target
+    assert pose[:, 2, 0].abs().max() < 1e-5  # … with a level horizon
+
+    offset, pose = moved(target_jitter=0.2)
+    assert offset.abs().max() < 1e-5
+    away = (target - pose[:, :3, 3]).norm(dim=-1)
+    seen = torch.einsum("bij,bi->bj", still.c2w[:, :3, :3], -pose[:, :3, 2]) * away[:, None]
+    assert seen[:, :2].std(0).tolist() == pytest.approx([0.2, 0.2], rel=0.08)  # at the target's depth, about
+
+    offset, pose = moved(up_jitter=0.02)
+    assert offset.abs().max() < 1e-5
+    torch.testing.assert_close(pose[:, :3, 2], still.c2w[:, :3, 2], atol=1e-5, rtol=0)
+    roll = (pose[:, :3, 0] * still.c2w[:, :3, 1]).sum(-1)  # sine of the roll; up is seen shortened by cos 20
+    assert roll.std().item() == pytest.approx(0.02 / math.cos(math.radians(20)), rel=0.05)
+
+
+def test_looking_at_is_the_orbits_camera_and_has_an_up_at_the_poles(cameras):
+    place, back = cameras.c2w[:, :3, 3], cameras.c2w[:, :3, 2]
+    again = look_at(place, place - 2 * back, torch.tensor([[0.0, 0.0, 5.0]]).expand(6, 3), cameras.fovy, SIZE)
+    torch.testing.assert_close(again.c2w, cameras.c2w, atol=1e-5, rtol=0)
+    above = look_at(*(torch.tensor([[0.0, 0.0, z]]) for z in (2.0, 0.0, 1.0)), torch.ones(1), SIZE)
+    assert torch.linalg.det(above.c2w).item() == pytest.approx(1)
+    torch.testing.assert_close(above.c2w[0, :3, 1], torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_view_words():

@@ -8,7 +8,7 @@ from scorefield.errors import UserError
 from scorefield.three_d import regularizers
 from scorefield.three_d.cameras import orbit
 from scorefield.three_d.occupancy import Occupancy
-from scorefield.three_d.render import cross_cube, render
+from scorefield.three_d.render import Render, Samples, cross_cube, render
 from tests.three_d.fields import Ball, Bump
 
 BLACK = torch.zeros(1, 3)
@@ -110,6 +110,32 @@ def test_an_occupancy_grid_that_prunes_everything_keeps_all_and_warns_once():
     assert seen.image.requires_grad  # the field can come back
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_nan_keeps_its_cell_until_the_field_is_repaired(saved):
+    """One NaN of the field, or one in the record of a checkpoint: neither prunes a cell for good."""
+    grid, dense, thin = Occupancy(1.0, 4), Ball(radius=3.0, sigma=50.0), Ball(radius=0.4, sigma=50.0)
+
+    class Torn(Ball):
+        def density(self, points):
+            return torch.where((points > 0.5).all(-1), float("nan"), super().density(points))
+
+    corner, beside = torch.tensor([[0.75, 0.75, 0.75]]), torch.tensor([[-0.75, 0.75, 0.75]])
+    if saved:
+        grid.estimator.occs.fill_(float("nan"))
+        grid.update(thin, 0)
+    else:
+        grid.update(Torn(radius=3.0, sigma=50.0), 0)
+    assert grid.estimator.occs.isfinite().all()
+    assert grid.holds(corner)  # a picture of it shows that something is broken
+    grid.update(dense, 1)
+    assert grid.holds(corner)
+    assert grid.holds(beside)
+    for look in range(40):
+        grid.update(thin, look)
+    assert not grid.holds(corner)
+    assert not grid.holds(beside)
+
+
 def test_rays_that_miss_the_cube_see_the_background():
     cameras = orbit(0.0, 0.0, 3.0, 0.5, (4, 4), target=torch.tensor([0.0, 0.0, 9.0]))
     seen = render(Ball(), cameras, background=torch.full((1, 3), 0.25))
@@ -154,6 +180,41 @@ def test_regularizers_in_closed_form():
     mean = 1 / s - length * e / kept
     second = 2 / s**2 - (length**2 + 2 * length / s) * e / kept
     assert regularizers.z_variance(seen).item() == pytest.approx(second - mean**2, rel=1e-2)
+
+
+def test_orientation_by_hand():
+    """Three samples of two pixels: only those whose normal looks away from the camera count, squared, by weight."""
+    normals = torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    weights = torch.tensor([0.2, 0.5, 0.3], requires_grad=True)
+    ray, none, flat = torch.tensor([0, 0, 1]), torch.zeros(3), torch.zeros(3, 3)
+    along = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.6, 0.8, 0.0]])
+    picture, opacity = torch.zeros(1, 3, 1, 2), torch.tensor([[[[0.7, 0.3]]]])
+    seen = Render(picture, opacity, opacity, None, weights, Samples(ray, none, none), flat, along, normals)
+    value = regularizers.orientation(seen)
+    assert value.item() == pytest.approx((0.2 * 0.8**2 + 0.5 * 0 + 0.3 * 0.6**2) / 2)
+    value.backward()
+    wanted = torch.stack([0.2 * 2 * 0.8 * along[0], 0 * along[1], 0.3 * 2 * 0.6 * along[2]]) / 2
+    torch.testing.assert_close(normals.grad, wanted)
+    assert weights.grad is None  # it turns surfaces, and makes none vanish
+
+
+def test_orientation_of_a_ball_seen_from_within_and_from_without():
+    """From within, every normal of a shell looks away: the term is near the opacity there, and near 0 from outside."""
+
+    class Shell(Ball):
+        def density(self, points):
+            return 40 * torch.sigmoid(30 * (0.1 - (points.norm(dim=-1) - self.radius).abs()))
+
+        def normals(self, points):
+            return points / points.norm(dim=-1, keepdim=True)
+
+    inside, outside = orbit(0.0, 0.0, 0.01, 0.5, (5, 5)), orbit(0.0, 0.0, 3.0, 0.1, (5, 5))
+    values = [
+        regularizers.orientation(render(Shell(), cameras, samples=400, background=BLACK, normals=True)).item()
+        for cameras in (inside, outside)
+    ]
+    assert values[0] == pytest.approx(1, abs=0.05)
+    assert values[1] < 1e-2
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch):

@@ -1,6 +1,5 @@
 """The page's section on assets: whole in one file, and drawn the right way up by a real browser."""
 
-import shutil
 import subprocess
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from scorefield.report import build_report
 from scorefield.three_d import asset, page, turntable
+from tests.browser import chromium, needs_chromium
 from tests.three_d.shapes import Ball
 
 EVIL = 'a <script>alert("x")</script> ball'
@@ -62,8 +62,50 @@ def test_the_headline_tells_of_the_assets():
     assert "judge" not in assets([{**good, "judge_accuracy": None}])
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_chromium_turns_the_asset(run, tmp_path):
+@needs_chromium
+def test_a_drag_turns_the_asset_in_the_report(run, tmp_path):
+    """The built page in a real browser: the pointer is pressed on the viewer, moved to the right and back again."""
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(build_report(run), 1000, 900)
+        browser.until("document.querySelector('.asset-viewer').dataset.state === 'shown'")
+        browser.value("document.querySelectorAll('video').forEach(film => film.pause())")
+        browser.value("document.querySelector('.asset-viewer').scrollIntoView()")
+        box = browser.value(
+            "(({x, y, width, height}) => [x, y, width, height])"
+            "(document.querySelector('.asset-viewer canvas').getBoundingClientRect())"
+        )
+        middle = box[0] + box[2] / 2, box[1] + box[3] / 2
+
+        def seen(name):
+            shot = browser.shot()
+            shot.save(tmp_path / f"{name}.png")
+            pixels = np.array(shot).astype(int)
+            # the middle of the ball's upper and lower half
+            places = [(middle[1] + share * box[3], middle[0] + 0.05 * box[2]) for share in (-0.12, 0.22)]
+            return pixels, [pixels[round(row), round(column)] for row, column in places]
+
+        first, before = seen("before")
+        browser.drag(middle, (middle[0] + 157, middle[1]))  # a quarter turn
+        second, after = seen("turned")
+        browser.drag(middle, (middle[0] - 157, middle[1]))
+        third, _ = seen("back")
+        asked, errors = browser.asked, browser.errors
+    x, y, width, height = (round(value) for value in box)
+    inside = (slice(y, y + height), slice(x, x + width))
+    # azimuth 0.6 at first: x > 0 and y < 0 lie nearest; then -0.97: x < 0 and y < 0. Red tells of x, blue of z
+    assert np.abs(np.array(before) - [[230, 51, 230], [230, 51, 51]]).max() < 12
+    assert np.abs(np.array(after) - [[51, 51, 230], [51, 51, 51]]).max() < 12
+    assert (np.abs(first - second).max(-1)[inside] > 60).mean() > 0.2
+    assert np.abs(first - third)[inside].mean() < 1
+    outside = np.ones(first.shape[:2], bool)
+    outside[inside] = False
+    assert (np.abs(first - second).max(-1)[outside] > 20).mean() < 0.001  # nothing else moved
+    assert errors == []
+    assert [address for address in asked if not address.startswith(("file:", "data:", "blob:"))] == []
+
+
+@needs_chromium
+def test_chromium_draws_the_asset_the_right_way_up(run, tmp_path):
     # a page with the viewer alone, full width, so that pixels of the shot are pixels of the canvas
     record = {"prompt": "ball", "glb": "export/particle-0.glb"}
     script = (page.Path(page.__file__).parent / "viewer.js").read_text()

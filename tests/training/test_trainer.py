@@ -69,6 +69,42 @@ def test_every_loss_recovers_the_teacher(loss):
     assert trainer.figures(300)["nan_samples"] == 0
 
 
+class Told(Gaussian):
+    """A teacher whose empty prompt draws everything to 0; counts how often that branch is asked."""
+
+    asked = 0
+
+    def branches(self, x_t, sigma, condition, split=False):
+        self.asked += 1
+        return self(x_t, sigma, condition), torch.zeros_like(x_t)
+
+
+def test_the_teachers_guidance_goes_by_stages():
+    def trained(iterations, **settings):
+        teacher = Told(torch.full((2,), MEAN), STD**2 * torch.eye(2)).float()
+        trainer = make("vsd", teacher=teacher, **settings)
+        scales = []
+        for k in range(iterations):
+            trainer.iteration(k)
+            scales.append(trainer.teacher.scale)
+        return scales, teacher.asked, torch.cat([p.detach() for p in trainer.generator.parameters()])
+
+    stages = {"guidance_scale": 1.0, "guidance_stages": {2: 3.0, 4: 0.5}}
+    scales, asked, _ = trained(6, **stages)
+    assert scales == [1.0, 1.0, 3.0, 3.0, 0.5, 0.5]
+    assert asked == 4  # at scale 1 the empty prompt is not asked
+    assert torch.equal(trained(2, **stages)[2], trained(2, guidance_scale=1.0)[2])
+    assert (trained(3, **stages)[2] - trained(3, guidance_scale=1.0)[2]).abs().max() > 1e-4
+    from_the_start = {"guidance_scale": 1.0, "guidance_stages": {0: 3.0}}
+    assert torch.equal(trained(3, **from_the_start)[2], trained(3, guidance_scale=3.0)[2])
+
+
+@pytest.mark.parametrize("stages", [{-1: 2.0}, {3: float("nan")}, {"soon": 2.0}])
+def test_impossible_guidance_stages_are_refused(stages):
+    with pytest.raises(UserError, match=r"training\.guidance_stages"):
+        TrainingConfig(guidance_stages=stages)
+
+
 def test_a_generator_step_leaves_the_other_players_alone():
     trainer = make("sim")
     sample = trainer._render(trainer._parts(0)[0])
