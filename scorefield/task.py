@@ -3,11 +3,11 @@
 A task lives in a folder of its own whose package exports exactly one ``Task`` subclass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Players:
-    """The three roles of a run."""
+    """The three roles of a run.
+
+    Attributes:
+        beside: frozen networks that an iteration needs as well, by what they are ("autoencoder").
+    """
 
     teacher: Denoiser
     online: Denoiser
     generator: Generator
+    beside: dict[str, nn.Module] = field(default_factory=dict)
 
 
 class Task:
