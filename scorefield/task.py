@@ -62,6 +62,10 @@ class Task:
         """The configured loss, with what only the task has (a decoder) put in."""
         return self.config.build_loss()
 
+    def make_losses(self) -> dict[int, Loss]:
+        """It and those that take over, by the iteration from which each holds."""
+        return {0: self.make_loss(), **self.config.build_later_losses()}
+
     def rehearse(self) -> Players:
         """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``.
 
