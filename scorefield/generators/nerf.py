@@ -83,6 +83,7 @@ def make_field(config: FieldConfig, learned_background: bool = True) -> GridFiel
         config.density_scale,
         config.density_bias,
         learned_background,
+        config.compile,
     )
 
 

@@ -58,6 +58,7 @@ def players(task: "TextTo3D") -> Players:
     pixels = pipeline.compression() * pipeline.latent_shape[-1]
     if task.device == "meta":
         check_known_size(config)
+        config.field = dataclasses.replace(config.field, compile=False)  # there is nothing to run it on
         given = config.nerf(), views, pipeline.encode_images, pipeline.decode, pixels
         generator = ShadowNerf(*given).to(task.device)
     else:
