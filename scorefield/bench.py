@@ -136,8 +136,9 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
     """The passes of one iteration, as ``passes_per_iteration`` counts them, on the networks of ``trainer``."""
     config, loss = trainer.config, trainer.loss
     part = trainer._parts(0)[0]
-    sample = trainer._render(part)
-    z = sample.x0.detach()
+    with torch.no_grad():  # a graph kept from here would stand beside those of the passes
+        sample = trainer._render(part)
+    z = sample.x0
     noise = torch.ones(len(z), device=z.device)
     accumulation, shared = config.accumulation, config.accumulation == 1 and not config.fresh_samples
     student = getattr(trainer.generator, "denoiser", None)
