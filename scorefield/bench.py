@@ -30,6 +30,7 @@ class Pass:
     forward: Callable[[], object]  # the same without a graph, of which FLOPs are counted
     cost: int  # in those: 1, 2 (input gradient) or 3 (parameter gradient)
     branches: int = 1  # 2 where guidance doubles the batch
+    counted: bool = True  # in forward-equivalents: a generator counts once, however many steps it has
 
 
 def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
@@ -87,7 +88,12 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
             name: {
                 "count": each.count,
                 "seconds": bare[name],
-                "forward_equivalents": each.count * each.cost * each.branches / config.training.accumulation,
+                "forward_equivalents": each.counted
+                * each.count
+                * each.cost
+                * each.branches
+                / config.training.accumulation,
+                "share": each.count * bare[name] / step,
             }
             for name, each in passes.items()
         },
@@ -130,8 +136,9 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
     """The passes of one iteration, as ``passes_per_iteration`` counts them, on the networks of ``trainer``."""
     config, loss = trainer.config, trainer.loss
     part = trainer._parts(0)[0]
-    sample = trainer._render(part)
-    z = sample.x0.detach()
+    with torch.no_grad():  # a graph kept from here would stand beside those of the passes
+        sample = trainer._render(part)
+    z = sample.x0
     noise = torch.ones(len(z), device=z.device)
     accumulation, shared = config.accumulation, config.accumulation == 1 and not config.fresh_samples
     student = getattr(trainer.generator, "denoiser", None)
@@ -155,8 +162,12 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         if not shared and loss.needs_online:
             add("generator, forward", config.online_updates, student, 1, batch.teacher_condition, 1)
     else:
-        run, forward = generator_pass(trainer, part)
-        made["generator, parameter gradient"] = Pass(accumulation, run, forward, 3)
+        links = generator_links(trainer, batch)
+        for name, (run, forward, cost) in links.items():
+            made[name] = Pass(accumulation, run, forward, cost, counted=cost == 3)
+        if not shared and loss.needs_online:
+            run = trainer_forward(trainer, batch)
+            made["generator, forward"] = Pass(config.online_updates * accumulation, run, run, 1)
     cost, label = (2, "input gradient") if loss.needs_jacobian else (1, "forward")
     if loss.needs_teacher:
         add(f"teacher, {label}", 1, trainer.teacher.denoiser, config.guidance_scale, batch.teacher_condition, cost)
@@ -229,15 +240,42 @@ def parameter_gradient(trainer, network, owner, x, sigma, condition):
     return run
 
 
-def generator_pass(trainer: Trainer, draws) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Rendering with its backward, and without a graph, of a generator that is no denoiser."""
-    parameters = trainable(trainer.generator)
+def generator_links(trainer: Trainer, batch) -> dict[str, tuple[Callable[[], object], Callable[[], object], int]]:
+    """By name, each step of a generator that is no denoiser: with its backward, without a graph, and its cost.
+
+    The first step holds the parameters (3 forwards), a further one hands on the gradient of what it was given (2).
+    """
+    parameters, made, given = trainable(trainer.generator), {}, ()
+
+    def timed_link(link: Callable[..., Tensor], *inputs: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
+        def run() -> None:
+            leaves = [value.detach().requires_grad_(True) for value in inputs]
+            with trainer._autocast():
+                output = link(*leaves)
+            torch.autograd.grad(output, leaves or parameters, torch.ones_like(output), allow_unused=True)
+
+        def forward() -> Tensor:
+            with torch.no_grad(), trainer._autocast():
+                return link(*inputs)
+
+        return run, forward
+
+    for place, (name, link) in enumerate(trainer.generator.links(batch)):
+        run, forward = timed_link(link, *given)
+        label = f"generator{name and f': {name}'}, {'input' if place else 'parameter'} gradient"
+        made[label] = run, forward, 2 if place else 3
+        given = (forward(),)
+    return made
+
+
+def trainer_forward(trainer: Trainer, batch) -> Callable[[], object]:
+    """A generator's forward without a graph."""
 
     def run() -> None:
-        x0 = trainer._render(draws).x0
-        torch.autograd.grad(x0, parameters, torch.ones_like(x0), allow_unused=True)
+        with torch.no_grad(), trainer._autocast():
+            trainer.generator(batch)
 
-    return run, torch.no_grad()(partial(trainer._render, draws))
+    return run
 
 
 # ---------------------------------------------------------------------- memory
@@ -245,7 +283,7 @@ def generator_pass(trainer: Trainer, draws) -> tuple[Callable[[], object], Calla
 
 def memory_by_role(trainer: Trainer, players: Players) -> dict[str, int]:
     """Bytes of weights, gradients at their largest, optimizer states and average; shared weights count once."""
-    from scorefield.teachers.shared import AdapterView
+    from scorefield.teachers.shared import holder
 
     seen: set[int] = set()
 
@@ -262,6 +300,6 @@ def memory_by_role(trainer: Trainer, players: Players) -> dict[str, int]:
         "online": weights(players.online) + states(trainer.online_player),
         "generator": weights(players.generator) + states(trainer.generator_player),
     }
-    teacher = players.teacher.base if isinstance(players.teacher, AdapterView) else players.teacher
+    beside = {name: weights(module) for name, module in players.beside.items()}
     average = sum(value.numel() * value.element_size() for value in trainer.average.shadow)
-    return {"teacher": weights(teacher), **trained, "average": average}
+    return {"teacher": weights(holder(players.teacher)), **trained, "average": average, **beside}

@@ -4,11 +4,11 @@ A task lives in a folder of its own whose package exports exactly one ``Task`` s
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Players:
-    """The three roles of a run."""
+    """The three roles of a run.
+
+    Attributes:
+        beside: frozen networks that an iteration needs as well, by what they are ("autoencoder").
+    """
 
     teacher: Denoiser
     online: Denoiser
     generator: Generator
+    beside: dict[str, nn.Module] = field(default_factory=dict)
 
 
 class Task:
@@ -65,6 +70,10 @@ class Task:
     def make_loss(self) -> Loss:
         """The configured loss, with what only the task has (a decoder) put in."""
         return self.config.build_loss()
+
+    def make_losses(self) -> dict[int, Loss]:
+        """It and those that take over, by the iteration from which each holds."""
+        return {0: self.make_loss(), **self.config.build_later_losses()}
 
     def rehearse(self) -> Players:
         """The same players with random weights and made-up conditions, nothing fetched, for ``scorefield bench``.

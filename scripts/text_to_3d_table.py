@@ -48,7 +48,7 @@ PROMPTS = [
 LARGER = ["regularizers.roundtrip={0: 1.0}", "regularizers.sparsity={0: 20.0}"]
 LOSSES: dict[str, list[str]] = {"sim": [], "vsd": LARGER, "sds": LARGER, "sid": LARGER}
 SHARES = ("judge_accuracy", "object_accuracy", "view_accuracy", "janus_rate", "true_janus_rate")
-FIGURES = [*SHARES, "chamfer", "iou", "psnr", "seed_diversity", "watertight", "components", "faces"]
+FIGURES = [*SHARES, "chamfer", "iou", "psnr", "seed_diversity", "seed_lpips", "watertight", "components", "faces"]
 HEAD = ["prompt", "loss", "seed", "state", "teacher_evaluations", *FIGURES, "training_seconds", "seconds", "error"]
 VIEWS = 8  # columns of a run's sample sheet
 
@@ -89,26 +89,36 @@ def row_of(job: Job) -> dict[str, Any]:
     return row | {"training_seconds": summary.get("training_seconds"), "seconds": summary["wall_seconds"]}
 
 
-def seed_diversity(jobs: list[Job]) -> dict[str, float]:
-    """By job name: mean distance of the judge's features between the assets of one prompt and loss over its seeds,
-    both seen from the same eight sides."""
+def seed_spread(jobs: list[Job]) -> dict[str, dict[str, float | None]]:
+    """By job name, how far apart the assets of one prompt and loss are over its seeds, seen from the same eight sides:
+    mean distance of the judge's features, and LPIPS where ``evaluation.lpips.trunk`` is given."""
     from scorefield.three_d.camera_law import eight_views
     from scorefield.three_d.export import read_glb
+    from scorefield.three_d.spread import mean_distance
     from scorefield.three_d.truth import GREY, particle_diversity
     from scorefield.three_d.view import over, render_mesh
     from tasks.text_to_3d.look import judge_of
 
-    found, groups = {}, {}
+    groups: dict[str, list[tuple[Job, Path]]] = {}
+    found: dict[str, dict[str, float | None]] = {}
     for job in jobs:
         if (glb := job.folder / "export" / "particle-0.glb").is_file():
             groups.setdefault(job.variant.name, []).append((job, glb))
     for members in groups.values():
-        config = members[0][0].variant.config
-        if len(members) < 2 or config.evaluation.judge == "none":
+        settings = members[0][0].variant.config.evaluation
+        if len(members) < 2:
             continue
-        cameras, judge = eight_views(config.cameras, (config.evaluation.size,) * 2)[0], judge_of("toybox", "cpu")
-        seen = [judge.read(over(*render_mesh(read_glb(glb), cameras), GREY) * 2 - 1).features for _, glb in members]
-        found |= {job.name: particle_diversity(seen) for job, _ in members}
+        cameras = eight_views(members[0][0].variant.config.cameras, (settings.size,) * 2)[0]
+        large = cameras.sized(settings.lpips.size, settings.lpips.size)
+        meshes, apart = [read_glb(glb) for _, glb in members], dict[str, float | None]()
+        if settings.judge != "none":
+            judge = judge_of("toybox", "cpu")
+            seen = [over(*render_mesh(mesh, cameras), GREY) * 2 - 1 for mesh in meshes]
+            apart["seed_diversity"] = particle_diversity([judge.read(views).features for views in seen])
+        if settings.lpips.trunk:
+            seen = [(over(*render_mesh(mesh, large), GREY) * 2 - 1).float() for mesh in meshes]
+            apart["seed_lpips"] = mean_distance(seen, settings.lpips.metric("cpu"))
+        found |= {job.name: apart for job, _ in members}
     return found
 
 
@@ -144,9 +154,9 @@ def markdown(rows: list[dict[str, Any]], names: list[str]) -> list[str]:
     return head + ["| " + " | ".join(shown(name, row.get(name)) for name in names) + " |" for row in rows]
 
 
-def write_tables(jobs: list[Job], out: Path, diversity: dict[str, float]) -> list[str]:
+def write_tables(jobs: list[Job], out: Path, spread: dict[str, dict[str, float | None]]) -> list[str]:
     """table.csv and table.md from what is there; returns the lines of the means."""
-    rows = [row_of(job) | {"seed_diversity": diversity.get(job.name)} for job in jobs]
+    rows = [row_of(job) | spread.get(job.name, {}) for job in jobs]
     text = io.StringIO()
     writer = csv.DictWriter(text, HEAD, lineterminator="\n")
     writer.writeheader()
@@ -203,7 +213,7 @@ def main() -> int:
             write_tables(jobs, arguments.out, {})
 
         stopped = Runner(plan, jobs, arguments.out, arguments.jobs, progress.show, changed).run()
-    print("\n".join(write_tables(jobs, arguments.out, {} if stopped else seed_diversity(jobs))))
+    print("\n".join(write_tables(jobs, arguments.out, {} if stopped else seed_spread(jobs))))
     draw(jobs, arguments.out)
     folder.release()
     for job in jobs:

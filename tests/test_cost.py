@@ -14,6 +14,7 @@ from scorefield.errors import UserError
 from scorefield.plugins import load_task
 from scorefield.runfolder import RunFolder
 from scorefield.teachers import known
+from scorefield.teachers.shared import holder
 from scorefield.training.trainer import Trainer
 from tests.teachers import families
 
@@ -42,20 +43,19 @@ def allocated(call) -> int:
     return most
 
 
-def measured(task) -> int:
-    """Peak bytes of an iteration with real tensors: what lived before it, and what the allocator gave in it."""
+def measured(task, iterations: int = 1) -> int:
+    """Peak bytes of iterations with real tensors: what lived before them, and what the allocator gave in them."""
     players = task.rehearse()
     config = task.config
     trainer = Trainer(config.training, players.teacher, players.online, players.generator, config.build_loss())
     trainer.iteration(0)
-    held = [v for m in (players.teacher, players.online, players.generator) for v in m.state_dict().values()]
-    if hasattr(players.teacher, "base"):
-        held += players.teacher.base.state_dict(keep_vars=True).values()
+    whole = (holder(players.teacher), players.online, players.generator, *players.beside.values())
+    held = [value for module in whole for value in (*module.parameters(), *module.buffers())]
     held += trainer.average.shadow
     for player in (trainer.online_player, trainer.generator_player):
         held += [v for state in player.optimizer.state.values() for v in state.values()]
     storages = {v.untyped_storage()._cdata: v.untyped_storage().nbytes() for v in held}
-    return sum(storages.values()) + allocated(lambda: trainer.iteration(1))
+    return sum(storages.values()) + allocated(lambda: [trainer.iteration(k) for k in range(1, 1 + iterations)])
 
 
 @pytest.mark.parametrize(

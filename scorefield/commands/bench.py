@@ -48,7 +48,10 @@ def described(row: dict) -> str:
         f"{row['forward_equivalents']:g} forward passes an image",
         f"  overhead ratio {row['overhead_ratio']:.3f}: an iteration / the sum of its bare passes"
         + (f" ({row['overhead_ratio_cpu_time']:.3f} in processor time)" if row["overhead_ratio_cpu_time"] else ""),
-        *(f"    {each['count']:g} x {name}: {each['seconds']:.4g} s" for name, each in row["passes"].items()),
+        *(
+            f"    {each['count']:g} x {name}: {each['seconds']:.4g} s, together {each['share']:.0%} of the iteration"
+            for name, each in row["passes"].items()
+        ),
         "  outside the networks' passes: " + ", ".join(f"{k} {v:.3g} s" for k, v in row["phases"].items()),
         f"  {row['teraflops_per_second']:.3g} TFLOP/s in the networks"
         + (f", {row['flop_utilisation']:.1%} of the device's" if row["flop_utilisation"] else ""),

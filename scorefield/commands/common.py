@@ -53,6 +53,7 @@ def check_task(task: Any) -> None:
     from scorefield.training.evaluations import PAIRED
 
     task.check()
+    task.config.build_later_losses()
     if PAIRED in task.config.build_loss().needs and PAIRED not in task.gives:
         raise UserError(
             f"loss.name={task.config.loss['name']} needs pairs of start noise and the teacher's samples, which "

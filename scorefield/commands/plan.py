@@ -56,12 +56,17 @@ def described(task, device: str) -> list[str]:
 
     config, training = task.config, task.config.training
     loss = config.build_loss()
+    later = [
+        f"from iteration {start} {config.loss_stages[start]}: {passes_per_iteration(one, training):g} passes an image"
+        for start, one in config.build_later_losses().items()
+    ]
     return [
         f"task {task.name} on {device}, {training.precision}",
         *task.plan(),
         f"loss {config.loss}: {'exact Jacobians' if loss.needs_jacobian else 'no Jacobian'}",
         f"{training.iterations} iterations of {training.batch} images = {training.iterations * training.batch} images, "
         f"{passes_per_iteration(loss, training):g} forward passes an image",
+        *later,
     ]
 
 

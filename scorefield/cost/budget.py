@@ -1,6 +1,7 @@
 """Whether a run fits into a device's memory and, where it does not, the switches that would make it fit."""
 
 import copy
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -62,11 +63,20 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
     for key, value in SWITCHES:
         section, name = key.split(".")
         inside = getattr(config, section, None)
-        if not hasattr(inside, name) or getattr(inside, name) == value:
+        if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):
             continue
         if name == "split_guidance" and training.guidance_scale == 1 == training.online_guidance_scale:
             continue
         yield key, value
+
+
+def taken_by(section: Any, name: str, value: Any) -> bool:
+    """Whether a section of the configuration takes the value: generator.kind is not the same thing in every task."""
+    try:
+        dataclasses.replace(section, **{name: value})
+    except UserError:
+        return False
+    return True
 
 
 def divisors(batch: int, devices: int) -> list[int]:

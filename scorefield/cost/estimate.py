@@ -9,7 +9,7 @@ import torch
 from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
 from scorefield.task import Players, Task
-from scorefield.teachers.shared import AdapterView
+from scorefield.teachers.shared import holder
 from scorefield.training.sharding import blocks, innermost
 from scorefield.training.trainer import Trainer, trainable
 
@@ -49,7 +49,7 @@ def estimate(task: Task, config: Any, device: str, devices: int = 1) -> Estimate
     shadow = type(task)(config, task.folder, "meta")
     players = shadow.rehearse()
     ledger = rehearsed(players, config, device)
-    memory = {role: ledger.at_peak[role] for role in ROLES}
+    memory = {role: ledger.at_peak[role] for role in (*ROLES[:-1], *players.beside, ROLES[-1])}
     if sharded:
         memory = {role: size if role == ACTIVATIONS else -(-size // devices) for role, size in memory.items()}
         memory["gathered blocks"] = 2 * largest_block(players.generator)  # one in use, the next on its way
@@ -72,11 +72,13 @@ def rehearsed(players: Players, config: Any, device: str) -> Ledger:
 
 def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> None:
     """Book all that outlives an iteration under its role, and gradients from now on as they come."""
-    teacher = players.teacher.base if isinstance(players.teacher, AdapterView) else players.teacher
+    teacher = holder(players.teacher)
     lent = {id(p) for p in both_trained(players)}  # adapters within a shared network are their roles' own
     ledger.book("teacher", [p for p in (*teacher.parameters(), *teacher.buffers()) if id(p) not in lent])
     ledger.book_module("online score", players.online)
     ledger.book_module("generator", players.generator)
+    for name, module in players.beside.items():
+        ledger.book_module(name, module)
     ledger.book("EMA", trainer.average.shadow)
     for player in (trainer.online_player, trainer.generator_player):
         ledger.book("optimizer states", [v for s in player.optimizer.state.values() for v in s.values()])

@@ -1,6 +1,8 @@
 """A trainer on the meta device: it runs a whole iteration, of whatever size, on tensors that have no memory.
 
-The meta device knows neither autocast nor fused attention; both are told it here, as the target device does them.
+The meta device knows neither autocast nor fused attention; both are told it here, as the target device does them. Nor
+does it know a value: what is made on the host because its value decides a size joins in where it meets a meta tensor,
+and of a condition that selects, everything is selected.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from scorefield.denoiser import Denoiser
 from scorefield.random import Draws
@@ -25,6 +27,7 @@ LOWERED |= {"scaled_dot_product_attention"}
 RAISED = {"layer_norm", "group_norm", "softmax", "log_softmax", "softplus", "sum", "norm", "prod", "cumsum", "cumprod"}
 RAISED |= {"pow", "__pow__", "rsqrt", "exp", "log", "reciprocal", "mse_loss", "l1_loss", "smooth_l1_loss"}
 RAISED_ON = {"cuda": RAISED, "cpu": {"mse_loss", "prod", "cumsum", "cumprod"}}
+MAY_MIX = {"__getitem__", "__setitem__", "copy_", "to"}  # they take indices and values of the host
 
 
 class Kernels(TorchFunctionMode):
@@ -36,6 +39,10 @@ class Kernels(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        if mixed(args, kwargs) and name not in MAY_MIX:
+            args, kwargs = tree_map(lambda v: v.to("meta") if isinstance(v, Tensor) else v, (args, kwargs))
+        if name == "nonzero" and args[0].is_meta:
+            return torch.arange(args[0].numel(), device="meta")[:, None]
         if self.lowering and name in LOWERED:
             args, kwargs = cast((args, kwargs), torch.float32, torch.bfloat16)
         elif self.lowering and name in self.raised:
@@ -43,6 +50,12 @@ class Kernels(TorchFunctionMode):
         if name == "scaled_dot_product_attention":
             return attention(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def mixed(*values: Any) -> bool:
+    """Whether tensors of the host meet tensors of the meta device."""
+    found = {value.device.type for value in tree_leaves(values) if isinstance(value, Tensor)}
+    return {"cpu", "meta"} <= found
 
 
 def cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:

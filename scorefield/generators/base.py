@@ -4,7 +4,7 @@ A one-step denoiser, a StyleGAN2, K NeRF scenes seen by cameras or K images as p
 trainer never asks which one it holds.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,13 @@ class Generator(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Render ``batch`` differentiably: x0 [B, …] in the teacher's space, float32."""
         raise NotImplementedError
+
+    def links(self, batch: Batch) -> list[tuple[str, Callable[..., Tensor]]]:
+        """The named steps that ``forward`` is a chain of, for who times them apart.
+
+        The first takes nothing and holds the parameters; each further one takes what the one before it made.
+        """
+        return [("", lambda: self(batch))]
 
     def regularize(self, x0: Tensor, batch: Batch, iteration: int) -> dict[str, Tensor]:
         """Named scalar terms added to the generator's loss; none by default."""

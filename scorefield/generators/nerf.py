@@ -1,6 +1,7 @@
 """Radiance fields as a generator: a drawn camera sees one of K scenes, and the teacher's encoder sees the picture."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -82,6 +83,7 @@ def make_field(config: FieldConfig, learned_background: bool = True) -> GridFiel
         config.density_scale,
         config.density_bias,
         learned_background,
+        config.compile,
     )
 
 
@@ -166,6 +168,13 @@ class NerfGenerator(Generator):
         return x0, {**condition, "pose": condition["pose"] * told[:, None]}
 
     def forward(self, batch: Batch) -> Tensor:
+        return self.latents_of(self.rendered(batch))
+
+    def links(self, batch: Batch) -> list[tuple[str, Callable[..., Tensor]]]:
+        return [("render", functools.partial(self.rendered, batch)), ("encode", self.latents_of)]
+
+    def rendered(self, batch: Batch) -> Tensor:
+        """What the teacher is shown of the drawn views [B, 3, H, W] in [0, 1]; the render is kept as ``seen``."""
         latents = batch.latents
         side = int(latents["size"][0])
         cameras = Cameras(latents["c2w"], latents["fovy"], (side, side))
@@ -180,7 +189,7 @@ class NerfGenerator(Generator):
             density_noise=float(latents["noise"][0]),
             normals=self.wants_normals(particle),
         )
-        return self.latents_of(self.picture(self.seen, behind, batch))
+        return self.picture(self.seen, behind, batch)
 
     def wants_normals(self, particle: int) -> bool:
         """Whether training renders of a particle need normals."""

@@ -4,11 +4,13 @@ Facts from the models' own configuration files, only what differs from the class
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from scorefield.errors import UserError, suggest
 from scorefield.files import write_json
+from scorefield.teachers.settings import TeacherConfig
 
 LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02, "num_train_timesteps": 1000}
 SCALED = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
@@ -18,6 +20,7 @@ BLOCKS4 = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "layers_per_block": 2,
 }
+BLOCKS4_OF_16 = {**BLOCKS4, "latent_channels": 16}
 
 PIXART = {
     "num_attention_heads": 16,
@@ -38,6 +41,12 @@ SD15 = {
     "block_out_channels": [320, 640, 1280, 1280],
     "cross_attention_dim": 768,
     "attention_head_dim": 8,
+}
+SD21_BASE = {
+    **SD15,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
 }
 SDXL = {
     "sample_size": 128,
@@ -112,6 +121,15 @@ KNOWN: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any], dict[str, 
         {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1, **SCALED},
         BLOCKS4,
     ),
+    # taken off the hub by its owner; the id stands for its configuration
+    "stabilityai/stable-diffusion-2-1-base": (
+        "StableDiffusionPipeline",
+        "unet",
+        "UNet2DConditionModel",
+        SD21_BASE,
+        {"_class_name": "PNDMScheduler", "skip_prk_steps": True, "steps_offset": 1, **SCALED},
+        BLOCKS4,
+    ),
     "stabilityai/stable-diffusion-xl-base-1.0": (
         "StableDiffusionXLPipeline",
         "unet",
@@ -126,7 +144,7 @@ KNOWN: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any], dict[str, 
         "SD3Transformer2DModel",
         SD35_MEDIUM,
         {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0},
-        BLOCKS4,
+        BLOCKS4_OF_16,
     ),
     "black-forest-labs/FLUX.1-dev": (
         "FluxPipeline",
@@ -134,7 +152,7 @@ KNOWN: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any], dict[str, 
         "FluxTransformer2DModel",
         FLUX,
         {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True, "shift": 3.0},
-        BLOCKS4,
+        BLOCKS4_OF_16,
     ),
     "Efficient-Large-Model/Sana_1600M_1024px_diffusers": (
         "SanaPipeline",
@@ -153,7 +171,7 @@ def write_known(path: str, folder: Path) -> Path:
         raise UserError(f"the configuration of {path} is not known here: give a local folder; {suggest(path, KNOWN)}")
     pipeline, part, network, settings, scheduler, vae = KNOWN[path]
     index: dict[str, Any] = {"_class_name": pipeline, part: ["diffusers", network]}
-    if vae is BLOCKS4:
+    if "block_out_channels" in vae:
         index["vae"] = ["diffusers", "AutoencoderKL"]
     files = {
         "model_index.json": index,
@@ -163,4 +181,16 @@ def write_known(path: str, folder: Path) -> Path:
     }
     for name, value in files.items():
         write_json(folder / name, json.loads(json.dumps(value)))
+    return folder
+
+
+def stand_in(settings: TeacherConfig) -> tempfile.TemporaryDirectory | None:
+    """Let ``settings.path`` point to the configuration of a pipeline that is known here, without weights.
+
+    Returns the folder, which is there as long as this object; None, and nothing changed, for any other path.
+    """
+    if settings.path not in KNOWN:
+        return None
+    folder = tempfile.TemporaryDirectory()
+    settings.path = str(write_known(settings.path, Path(folder.name)))
     return folder

@@ -134,6 +134,15 @@ class PipelineTeacher(Teacher):
         network = torch.nn.Module.to(network, self.dtype)  # diffusers' own warns of nothing
         return self.wrap(network, self.random_condition(1)).to(self.device).eval()
 
+    def random_autoencoder(self) -> nn.Module:
+        """Let the autoencoder be one of the configured size with random weights, and return it."""
+        if (kind := self.class_of("vae")) is None:
+            raise UserError(f"the autoencoder of {self.path} is not known here: give teacher.path, a local folder")
+        with torch.device(self.device):
+            network = kind.from_config(self.settings("vae"))
+        self._parts["vae"] = network.eval().requires_grad_(False)
+        return network
+
     def layers(self) -> list[str]:
         with torch.device("meta"):
             network = self.class_of(self.network_part).from_config(self.settings(self.network_part))

@@ -78,6 +78,15 @@ class AdapterView(Denoiser):
         return self.base.null_condition(like)
 
 
+def holder(denoiser: Denoiser) -> Denoiser:
+    """The denoiser that holds the weights of ``denoiser`` as its own: what a view looks at, wrapped or not."""
+    inner = denoiser
+    while not isinstance(inner, AdapterView):
+        if not isinstance(inner := getattr(inner, "denoiser", None), Denoiser):
+            return denoiser
+    return inner.base
+
+
 def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tuple[Denoiser, dict[str, AdapterView]]:
     """(teacher, a view a role) on the weights of ``base``, which are frozen in place.
 

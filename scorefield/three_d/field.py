@@ -1,10 +1,13 @@
 """Radiance fields: density, colour and background as differentiable functions of place and direction."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError
+from scorefield.three_d.compiled import Evaluation, compiled
 from scorefield.three_d.grids import DenseGrid, HashGrid
 
 NORMAL_REACH = 0.02  # of the bound: how far apart densities are asked for a normal
@@ -76,6 +79,7 @@ class GridField(Field):
         blob_scale, blob_radius: see ``blob``. density_scale: factor on the density after its activation.
         density_bias: what else joins it before.
         learned_background: False leaves it white.
+        compile: evaluate it through torch.compile, which is tried when it is first asked.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class GridField(Field):
         density_scale: float = 1.0,
         density_bias: float = 0.0,
         learned_background: bool = True,
+        compile: bool = False,
     ):
         super().__init__()
         if bound <= 0 or density_scale <= 0 or blob_radius <= 0:
@@ -98,9 +103,25 @@ class GridField(Field):
         self.blob_scale, self.blob_radius, self.density_bias = blob_scale, blob_radius, density_bias
         self.head = make_head(grid.width, hidden)
         self.sky = Background() if learned_background else None
+        self.compiles, self.fast = compile, dict[str, Evaluation]()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was compiled for this field, whose weights a copy would go on reading."""
+        return {**self.__dict__, "fast": {}}
 
     def raw(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Density and colour before their activations: [N] and [N, 3]."""
+        """Density and colour before their activations: [N] and [N, 3].
+
+        Raises UserError where the field is to be compiled and no compiler works.
+        """
+        if not self.compiles:
+            return self.plain(points)
+        if (device := str(points.device)) not in self.fast:
+            self.fast[device] = compiled(self.plain, list(self.parameters()), points.device)
+        return self.fast[device](points)
+
+    def plain(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """``raw``, never compiled."""
         out = self.head(self.grid(points / self.bound))
         start = blob(points, self.blob_scale, self.blob_radius) + self.density_bias
         return out[:, 0] + start, out[:, 1:4]

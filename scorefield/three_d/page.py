@@ -32,6 +32,8 @@ FIGURES = (
     ("chamfer", "Chamfer distance to the true shape", "number"),
     ("iou", "overlap with the true shape (IoU)", "number"),
     ("psnr", "PSNR to the nearest true picture, dB", "number"),
+    ("diversity", "distance between particles, the judge's features", "number"),
+    ("lpips_diversity", "LPIPS between particles", "number"),
     ("watertight", "watertight", "truth"),
     ("components", "components", "number"),
     ("faces", "faces", "number"),
@@ -77,7 +79,7 @@ def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
         file = html.escape(str(record.get("ply") or ""))
         return (
             f"<div class='asset-card'><h3>{title}</h3><div>{moving(folder, record)}<p class='note'>{file}</p></div>"
-            f"<table>{rows(record)}</table></div>"
+            f"<table>{rows(record, more)}</table></div>"
         )
     glb = folder / str(record["glb"])
     viewer = (

@@ -72,6 +72,7 @@ class FieldConfig:
     grid_lr_scale: float = 1.0  # on training.generator.learning_rate
     head_lr_scale: float = 0.1
     background_lr_scale: float = 0.1
+    compile: bool = False  # grid and heads through torch.compile: a minute at the start, and a working C++ compiler
 
     def __post_init__(self) -> None:
         if self.grid not in ("dense", "hash"):

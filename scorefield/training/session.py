@@ -38,7 +38,7 @@ class Session:
         self.generator: Generator = players.generator
         self.online = players.online
         training = self.config.training
-        self.trainer = Trainer(training, players.teacher, players.online, players.generator, task.make_loss())
+        self.trainer = Trainer(training, players.teacher, players.online, players.generator, task.make_losses())
         self.iteration, self.seconds = 0, 0.0
         self.best: dict[str, Any] = {"gap": float("inf"), "name": ""}
         self.watch = Watch(self.config.monitors, training.iterations)

@@ -157,6 +157,8 @@ class RunConfig:
     task: str = ""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     loss: dict[str, Any] = field(default_factory=lambda: {"name": "sim"}, metadata=FREE)
+    # {iteration: the loss from there on, written as ``loss`` is}
+    loss_stages: dict[int, Any] = field(default_factory=dict, metadata=FREE)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     # tensorboard, wandb and others that accelerate knows; none: nothing leaves the run folder
@@ -164,8 +166,30 @@ class RunConfig:
 
     def build_loss(self):
         """The loss object; raises UserError for an unknown name or option."""
+        return self._build(self.loss)
+
+    def build_later_losses(self) -> dict[int, Any]:
+        """The objects of ``loss_stages`` by their first iteration.
+
+        Raises UserError for a key that is no later iteration of the run, and for a loss that does not take over.
+        """
+        found = {}
+        for start, options in self.loss_stages.items():
+            if not isinstance(start, int) or not 0 < start < self.training.iterations:
+                raise UserError(
+                    f"loss_stages: {start} is none of the iterations 1 to {self.training.iterations - 1} that a loss "
+                    "can take over at"
+                )
+            if not isinstance(options, dict) or "name" not in options:
+                raise UserError(f"loss_stages.{start} must name its loss, as in {{name: sds}}, not {options}")
+            found[start] = self._build(options)
+            if "paired_x0" in found[start].needs:
+                raise UserError(f"loss_stages.{start}: pairs are drawn for the first loss alone, not for {options}")
+        return found
+
+    def _build(self, given: dict[str, Any]):
         from scorefield import losses
 
-        options = dict(self.loss)
+        options = dict(given)
         options.setdefault("sigma_data", self.training.sigma_data)
         return losses.build(options.pop("name", "sim"), **options)

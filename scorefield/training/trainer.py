@@ -4,7 +4,7 @@ Read ``Trainer.iteration`` first. Nothing here knows what the generator is, what
 or which loss was chosen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -56,7 +56,8 @@ class Trainer:
 
     Args:
         teacher: frozen; online: trained on the generator's samples; generator: trained on the loss.
-        loss: from ``scorefield.losses.build``. accelerator: made for the configured device if left out.
+        loss: from ``scorefield.losses.build``, or several by the iteration from which each holds, 0 among them.
+        accelerator: made for the configured device if left out.
 
     Raises:
         UserError: the device is not there, or the loss needs a tensor that the trainer cannot give.
@@ -68,10 +69,10 @@ class Trainer:
         teacher: Denoiser,
         online: Denoiser,
         generator: Generator,
-        loss: Loss,
+        loss: Loss | Mapping[int, Loss],
         accelerator: Accelerator | None = None,
     ):
-        self.config, self.loss = config, loss
+        self.config = config
         self.accelerator = accelerator or make_accelerator(config)
         device = self.device = self.accelerator.device
         world = self.accelerator.num_processes
@@ -85,7 +86,9 @@ class Trainer:
         if not any(p is q for p in teacher.parameters() for q in trainable(online)):
             teacher.requires_grad_(False)
         self.teacher = Guided(teacher, config.guidance_scale, config.split_guidance)
-        self.evaluations = Evaluations(loss, self.teacher, config.iterations)
+        stages = loss if isinstance(loss, Mapping) else {0: loss}
+        self.stages = {start: Evaluations(one, self.teacher, config.iterations) for start, one in stages.items()}
+        self.evaluations, self.loss = self.stages[0], self.stages[0].loss
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
@@ -131,6 +134,9 @@ class Trainer:
         ``online_warmup``)."""
         config, parts = self.config, self._parts(k)
         self.teacher.scale = config.guidance_at(k)
+        if len(self.stages) > 1:
+            self.evaluations = self.stages[max(start for start in self.stages if start <= k)]
+            self.loss = self.evaluations.loss
         # One sample with its graph serves both updates; accumulation renders again to hold one graph at a time.
         shared = [self._render(parts[0])] if len(parts) == 1 and not config.fresh_samples else None
 

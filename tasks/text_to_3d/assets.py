@@ -19,7 +19,7 @@ from scorefield.three_d.camera_law import eight_views
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.field import Field
 
-from . import look
+from . import look, spread
 from .scores import AssetScores
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def measured(task: "TextTo3D", generator: NerfGenerator, records: list[dict[str,
             figures, own = of_splats(task, generator, int(record["particle"]), judge, cameras)
             record.update(figures)
             features.append(own)
-    spread = truth.particle_diversity(features)
+    apart = truth.particle_diversity(features)
     for record in records:
-        record["diversity"] = spread
+        record["diversity"] = apart
 
 
 @torch.no_grad()
@@ -149,6 +149,8 @@ def finish(task: "TextTo3D", generator: NerfGenerator, views: int) -> dict[str, 
     """
     records = write_assets(task, generator, task.folder.export)
     measured(task, generator, records, views)
+    law = task.config.evaluation.lpips
+    spread.add(task, records, circle(task, law.views, law.size), partial(seen_splats, generator))
     scores = AssetScores(task)
     scores.add(records, circle(task, views, task.config.evaluation.score_size), partial(seen_splats, generator))
     shares = ("clip_r_precision",)

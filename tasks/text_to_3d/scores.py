@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 def check(settings: EvaluationConfig) -> None:
     """Raise UserError for scores that could not be had at the end of the run."""
     settings.check_scores()
+    settings.lpips.check()
     if "r_precision" in settings.scores and not settings.options_of("r_precision").get("prompts"):
         raise UserError(
             "R-precision of an asset needs other prompts: give evaluation.score_options.r_precision.prompts, a text "

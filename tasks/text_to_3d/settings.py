@@ -18,6 +18,7 @@ from scorefield.three_d.settings import (
     RenderConfig,
     check_stages,
 )
+from scorefield.three_d.spread import LpipsConfig
 from scorefield.three_d.t3bench import T3BenchConfig
 from scorefield.training.settings import FREE, RunConfig
 
@@ -90,6 +91,7 @@ class EvaluationConfig(ScoresConfig):
     judge: str = "toybox"  # asset with the judge, or "none" for teachers that it cannot read
     score_size: int = 256  # pixels a side of the views that ``scores`` see
     t3bench: T3BenchConfig = dataclasses.field(default_factory=T3BenchConfig)
+    lpips: LpipsConfig = dataclasses.field(default_factory=LpipsConfig)  # between particles
 
     def __post_init__(self) -> None:
         if self.views < 1 or self.size < 8 or self.score_size < 8:

@@ -17,7 +17,7 @@ from scorefield.generators.staged import StagedGenerator
 from scorefield.generators.texture import TextureGenerator
 from scorefield.images import save_grid, save_image
 from scorefield.task import Players, Task
-from scorefield.teachers import online
+from scorefield.teachers import known, online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.camera import CameraTold, Deaf
@@ -28,7 +28,7 @@ from scorefield.three_d.camera_law import VIEWS, eight_views, names
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
-from . import assets, look, paint, scores
+from . import assets, look, paint, rehearsal, scores
 from .prompts import PromptViews, directional, read_prompt, warn_of_unread, warn_of_unseen, worded
 from .settings import TextTo3DConfig
 
@@ -40,6 +40,7 @@ class TextTo3D(Task):
     summary = "a textured 3D asset from a prompt and a 2D diffusion teacher, no data"
     Config = TextTo3DConfig
     config: TextTo3DConfig
+    stood_in: str = ""  # the hub id whose configuration is a stand-in's
 
     def check(self) -> None:
         need("nerfacc")
@@ -80,8 +81,13 @@ class TextTo3D(Task):
     def build(self) -> Players:
         warn_of_unread(self.prompt, self.pipeline)
         torch.manual_seed(self.config.training.seed)
-        teacher: Denoiser = self.pipeline.denoiser()
-        generator = self.make_generator()
+        teacher = self.pipeline.denoiser()
+        players = self.players(teacher, self.make_generator())
+        self.pipeline.release_text_encoder()
+        return players
+
+    def players(self, teacher: Denoiser, generator: NerfGenerator) -> Players:
+        """The three roles, the online score on the teacher's own weights or as a copy of it."""
         settings = self.config.online
         score: Denoiser
         if settings.kind == "lora":
@@ -91,14 +97,28 @@ class TextTo3D(Task):
         score = CameraTold(score) if settings.camera else Deaf(score)
         if generator.conditions.perp_neg:
             teacher = PerpNeg(teacher)
-        self.pipeline.release_text_encoder()
         return Players(teacher, score, generator)
 
-    def make_generator(self) -> NerfGenerator:
-        """Fresh fields, or another run's meshes to be painted, under the configured cameras."""
-        views = PromptViews(self.config, self.prompt, self.pipeline)
-        pipeline = self.pipeline
-        given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, self.pixels()
+    def stand_in(self) -> None:
+        named = self.config.teacher.path
+        if (folder := known.stand_in(self.config.teacher)) is not None:
+            self.configuration, self.stood_in = folder, named  # as long as the task: parts are read when asked for
+
+    def rehearse(self) -> Players:
+        return rehearsal.players(self)
+
+    def memory_beside(self) -> dict[str, int]:
+        return {"embeddings": rehearsal.embedding_bytes(self)}
+
+    def make_generator(self, views: PromptViews | None = None, pixels: int = 0) -> NerfGenerator:
+        """Fresh fields, or another run's meshes to be painted, under the configured cameras.
+
+        Args:
+            views: conditions; those of the encoded prompt if left out. pixels: side of the teacher's pictures; 0 asks
+                the teacher.
+        """
+        views, pipeline = views or PromptViews(self.config, self.prompt, self.pipeline), self.pipeline
+        given = self.config.nerf(), views, pipeline.encode_images, pipeline.decode, pixels or self.pixels()
         if self.config.texture_of:
             return TextureGenerator(*given, paint.meshes(self)).to(self.device)
         if self.config.generator.kind == "splats":
@@ -122,8 +142,9 @@ class TextTo3D(Task):
             made = f"{config.splats.count} Gaussians at the start"
         else:
             made = f"{grid} grid, {config.render.samples} steps a ray"
+        named = self.stood_in or config.teacher.path
         return [
-            f'prompt "{self.prompt}", teacher {config.teacher.path} {told}: {self.pipeline.prediction} prediction',
+            f'prompt "{self.prompt}", teacher {named} {told}: {self.pipeline.prediction} prediction',
             f"{config.particles} particle(s), {made}, pictures {config.render.size}",
             f"online score: {config.online.kind}{', told the camera' if config.online.camera else ''}",
         ]

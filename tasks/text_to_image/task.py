@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import hashlib
 import math
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,10 +30,9 @@ from scorefield.prompts.sources import Conditions, Resident
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
-from scorefield.teachers import shared
+from scorefield.teachers import known, shared
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
-from scorefield.teachers.known import KNOWN, write_known
 from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, stored
 from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.training.evaluations import PAIRED
@@ -167,11 +165,9 @@ class TextToImage(Task):
         return Players(teacher, roles["online"], generator)
 
     def stand_in(self) -> None:
-        settings = self.config.teacher
-        if settings.path in KNOWN:
-            self.configuration = tempfile.TemporaryDirectory()  # as long as the task: parts are read when asked for
-            self.stood_in = settings.path
-            settings.path = str(write_known(settings.path, Path(self.configuration.name)))
+        named = self.config.teacher.path
+        if (folder := known.stand_in(self.config.teacher)) is not None:
+            self.configuration, self.stood_in = folder, named  # as long as the task: parts are read when asked for
 
     def rehearse(self) -> Players:
         self.stand_in()
