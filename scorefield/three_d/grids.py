@@ -1,7 +1,7 @@
 """Feature grids over the cube [-1, 1]^3: dense levels through ``grid_sample``, and the multiresolution hash grid.
 
-Both map points [N, 3] to features [N, ``width``] and differ in cost and memory: on a CPU one dense level costs about an
-eighth of a hash grid of 16 levels, on a GPU the hash grid reaches resolutions that no dense grid can hold.
+Both map points [N, 3] to features [N, ``width``] and differ in cost and memory: on a CPU three dense levels cost a
+seventeenth of a hash grid of 16 levels, on a GPU the hash grid reaches resolutions that no dense grid can hold.
 """
 
 from collections.abc import Sequence
