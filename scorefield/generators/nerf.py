@@ -240,6 +240,7 @@ class NerfGenerator(Generator):
     def look(self, cameras: Cameras, particle: int = 0, **options: Any) -> Render:
         """One particle from ``cameras``; ``options`` as of ``scorefield.three_d.render.render``."""
         options.setdefault("samples", self.settings.render.samples)
+        options.setdefault("chunk", self.settings.render.chunk)
         options.setdefault("occupancy", self.grids[particle] if self.grids else None)
         scene: Field = self.fields[particle]  # type: ignore[assignment]
         return render(scene, cameras, **options)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from scorefield.errors import UserError
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.chunks import in_chunks
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 from scorefield.three_d.occupancy import Occupancy
@@ -69,6 +70,7 @@ def render(
     density_noise: float = 0.0,
     normals: bool = False,
     march: bool | None = None,
+    chunk: int = 0,
 ) -> Render:
     """Render ``field`` from ``cameras``.
 
@@ -79,6 +81,7 @@ def render(
         density_noise: standard deviation of noise on the density before its activation; needs ``generator``.
         normals: compute normals, at four times the cost of density.
         march: nerfacc's CUDA marcher; None uses it where it can be had.
+        chunk: points that the field is asked at a time, and again in the backward pass; 0: all at once, and kept.
 
     Raises:
         UserError: samples below 2, a background of another shape, or nerfacc is not installed.
@@ -99,7 +102,7 @@ def render(
     noise = None
     if generator is not None and density_noise:
         noise = density_noise * torch.randn(len(points), device=points.device, generator=generator[0])
-    density, colour = field.both(points, noise)
+    density, colour = in_chunks(field.both, chunk, points, noise)
     weights = weigh(found, density, len(origins), near, step, march)
     gather = functools.partial(_accumulate, weights, ray=found.ray, count=len(origins))
     opacity = gather(None).clamp(max=1)
@@ -107,7 +110,7 @@ def render(
     image = gather(colour) + (1 - opacity) * _backdrop(field, background, cameras, directions)
     bumps = normal = None
     if normals:
-        bumps = sample_normals(field, points, weights)
+        bumps = sample_normals(field, points, weights, chunk)
         normal = _pictures(gather(bumps), cameras)
     return Render(
         _pictures(image, cameras),
@@ -199,13 +202,14 @@ def _backdrop(field: Field, background: Tensor | None, cameras: Cameras, directi
     )
 
 
-def sample_normals(field: Field, points: Tensor, weights: Tensor) -> Tensor:
-    """Unit normals [M, 3] of the field; zero for unseen samples."""
+def sample_normals(field: Field, points: Tensor, weights: Tensor, chunk: int = 0) -> Tensor:
+    """Unit normals [M, 3] of the field; zero for unseen samples. ``chunk`` as of ``render``."""
     seen = (weights.detach() > VISIBLE).nonzero().flatten()
     normals = torch.zeros_like(points)
     if not len(seen):
         return normals
-    return normals.index_copy(0, seen, field.normals(points[seen]))
+    (found,) = in_chunks(lambda part: (field.normals(part),), chunk, points[seen])
+    return normals.index_copy(0, seen, found)
 
 
 @functools.cache

@@ -85,6 +85,9 @@ class RenderConfig:
     occupancy: int = 32  # cells a side; 0: none are skipped
     occupancy_threshold: float = 0.01
     occupancy_every: int = 16  # iterations
+    # points that the field is asked at a time, their activations computed again in the backward pass: the field's
+    # memory of one chunk in place of the whole picture's, for one more evaluation; 0: all are kept
+    chunk: int = 0
 
     def __post_init__(self) -> None:
         for name, stages, low in (("size", self.size, 1), ("density_noise", self.density_noise, 0)):
@@ -95,8 +98,10 @@ class RenderConfig:
                 f'render.encoder_gradient "{self.encoder_gradient}" is unknown: '
                 f"{suggest(self.encoder_gradient, GRADIENTS)}"
             )
-        if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1:
-            raise UserError("render.samples must be at least 2, occupancy at least 0, occupancy_every at least 1")
+        if self.samples < 2 or self.occupancy < 0 or self.occupancy_every < 1 or self.chunk < 0:
+            raise UserError(
+                "render.samples must be at least 2, occupancy and chunk at least 0, occupancy_every at least 1"
+            )
 
 
 @dataclass
