@@ -10,7 +10,7 @@ from scorefield.cli import main
 from scorefield.commands.common import build_config
 from scorefield.cost.estimate import estimate
 from scorefield.importer import rehearsal
-from scorefield.networks import official
+from scorefield.networks.official import OFFICIAL, official
 from scorefield.plugins import load_task
 from scorefield.runfolder import RunFolder
 from tests.tasks.test_class_to_image import unet
@@ -37,7 +37,7 @@ def words(tmp_path_factory):
     networks.save(networks.build("Generator", GAN), root / "gan")
     edm = f"teacher.path={root / 'edm'}"
     return {
-        "particles": [f"teacher.path={families.write('sd_eps', root / 'sd')}", "online.kind=lora"],
+        "particles": [f"teacher.path={families.write('sd_eps', root / 'sd')}", "online.kind=lora", "particles.count=4"],
         "class_to_image": [edm, "training.accumulation=2"],
         "gan_refine": [edm, f"generator.path={root / 'gan'}"],
     }
@@ -68,9 +68,9 @@ def test_the_bench_times_it(name, words, capsys):
 
 
 def test_a_published_file_is_planned_without_it(monkeypatch, capsys):
-    kind, settings = official.OFFICIAL["edm-cifar10-cond-vp"]
+    kind, settings = OFFICIAL["edm-cifar10-cond-vp"]
     small = (kind, {**settings, "model_channels": 16})
-    monkeypatch.setitem(official.OFFICIAL, "edm-cifar10-cond-vp", small)
+    monkeypatch.setitem(OFFICIAL, "edm-cifar10-cond-vp", small)
     given = ["run", "class_to_image", "--config", "edm_cifar10_cond", "--device-memory", "80GB", "--dry-run"]
     assert main(given) == 0
     assert "activations" in capsys.readouterr().out
@@ -86,4 +86,4 @@ def test_every_published_file_of_the_presets_is_known():
         for path in (word.split("}")[0].split(",")[0].strip() for word in named):
             assert not path.endswith(".pkl") or path in rehearsal.FILES, path
     for name in rehearsal.FILES.values():
-        official.official(name)
+        official(name)
