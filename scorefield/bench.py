@@ -121,12 +121,16 @@ def timed(call: Callable[[], object], device: str) -> tuple[float, float]:
 
 
 def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """Floating-point operations of a call, as torch counts them.
 
-    with FlopCounterMode(display=False) as counter:
+    Not by its FlopCounterMode, whose hooks on modules fail where an input asks for gradients and there is no graph.
+    """
+    from scorefield.cost.ledger import Ledger
+
+    ledger = Ledger(torch.device("meta"))  # it books no tensor of another device
+    with ledger:
         call()
-    return counter.get_total_flops()
+    return ledger.flops
 
 
 # ---------------------------------------------------------------------- passes
@@ -245,7 +249,8 @@ def generator_links(trainer: Trainer, batch) -> dict[str, tuple[Callable[[], obj
 
     The first step holds the parameters (3 forwards), a further one hands on the gradient of what it was given (2).
     """
-    parameters, made, given = trainable(trainer.generator), {}, ()
+    parameters, made = trainable(trainer.generator), {}
+    given: tuple[Any, ...] = ()
 
     def timed_link(link: Callable[..., Tensor], *inputs: Tensor) -> tuple[Callable[[], object], Callable[[], object]]:
         def run() -> None:

@@ -12,14 +12,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from scorefield.cost.shadow import repeatable
 from scorefield.generators.base import Batch, Changes
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.random import Draws
 from scorefield.three_d import render as rendering
 from scorefield.three_d.camera_law import draw_cameras
 from scorefield.three_d.cameras import Cameras
+from scorefield.three_d.chunks import in_chunks
 from scorefield.three_d.field import Field
-from scorefield.three_d.render import Render, Samples, cross_cube, sample_normals
+from scorefield.three_d.render import Render, Samples, cross_cube
 
 ITERATIONS, COARSE = 24, (32, 32)  # whose cameras are compared, and in how many pixels
 
@@ -56,7 +58,8 @@ class ShadowNerf(NerfGenerator):
         along = directions[found.ray]
         place = origins[found.ray] + found.middle[:, None] * along
         noise = torch.randn(points, device="meta") if options.get("density_noise") else None
-        density, colour = field.both(place, noise)
+        chunk = self.settings.render.chunk
+        density, colour = in_chunks(repeatable(field.both), chunk, place, noise)
         weights = composite(found, density, near, step, width)
         gather = partial(rendering._accumulate, weights, ray=found.ray, count=len(origins))
         opacity = gather(None).clamp(max=1)
@@ -65,10 +68,10 @@ class ShadowNerf(NerfGenerator):
         image = gather(colour) + (1 - opacity) * behind
         bumps = normal = None
         if options.get("normals"):
-            bumps = sample_normals(field, place, weights)
+            bumps = visible_normals(field, place, weights, chunk)
             normal = rendering._pictures(gather(bumps), cameras)
-        flat = (rendering._pictures(value, cameras) for value in (image, opacity, depth))
-        return Render(*flat, normal, weights, found, place, along, bumps)
+        image, opacity, depth = (rendering._pictures(value, cameras) for value in (image, opacity, depth))
+        return Render(image, opacity, depth, normal, weights, found, place, along, bumps)
 
     @torch.no_grad()
     def after_step(self, iteration: int) -> Changes | None:
@@ -101,6 +104,13 @@ def lay_out(near: Tensor, step: float, points: int, width: int) -> Samples:
         found = Samples(ray, begin, begin + step)
         del start, keep
     return found
+
+
+def visible_normals(field: Field, points: Tensor, weights: Tensor, chunk: int) -> Tensor:
+    """As ``scorefield.three_d.render.sample_normals``, of every point."""
+    seen = (weights.detach() > rendering.VISIBLE).nonzero().flatten()
+    (found,) = in_chunks(repeatable(lambda part: (field.normals(part),)), chunk, points[seen])
+    return torch.zeros_like(points).index_copy(0, seen, found)
 
 
 def composite(found: Samples, density: Tensor, near: Tensor, step: float, width: int) -> Tensor:

@@ -6,7 +6,7 @@ and of a condition that selects, everything is selected.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,9 +33,20 @@ MAY_MIX = {"__getitem__", "__setitem__", "copy_", "to"}  # they take indices and
 class Kernels(TorchFunctionMode):
     """Autocast to bfloat16 while ``lowering`` is set, and attention that keeps no matrix of weights."""
 
+    on: "Kernels | None" = None  # those of the iteration that is under way
+
     def __init__(self, device: str):
         super().__init__()
         self.raised, self.lowering = RAISED_ON.get(device.split(":")[0], set()), False
+
+    @contextmanager
+    def lowered(self, wanted: bool) -> Iterator[None]:
+        """Autocast on or off within."""
+        before, self.lowering = self.lowering, wanted
+        try:
+            yield
+        finally:
+            self.lowering = before
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
@@ -56,6 +67,20 @@ def mixed(*values: Any) -> bool:
     """Whether tensors of the host meet tensors of the meta device."""
     found = {value.device.type for value in tree_leaves(values) if isinstance(value, Tensor)}
     return {"cpu", "meta"} <= found
+
+
+def repeatable(call: Callable[..., Any]) -> Callable[..., Any]:
+    """``call`` under the kernels and the autocast of now, also when it is called again in the backward pass."""
+    kernels = Kernels.on
+    if kernels is None:
+        return call
+    wanted = kernels.lowering
+
+    def again(*given: Any) -> Any:
+        with kernels, kernels.lowered(wanted):
+            return call(*given)
+
+    return again
 
 
 def cast(values: Any, old: torch.dtype, new: torch.dtype) -> Any:
@@ -108,16 +133,18 @@ class ShadowTrainer(Trainer):
             player.step = partial(skipped_step, player)  # type: ignore[method-assign]
 
     def iteration(self, k: int) -> None:
-        with self.kernels:
-            super().iteration(k)
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:  # type: ignore[override]
-        before, self.kernels.lowering = self.kernels.lowering, self.config.precision == "bf16"
+        Kernels.on = self.kernels
         try:
-            yield
+            with self.kernels:
+                super().iteration(k)
         finally:
-            self.kernels.lowering = before
+            Kernels.on = None
+
+    def _dropping(self, draws: Draws, stream: str):
+        return nullcontext()  # which units are dropped changes no size
+
+    def _autocast(self):  # type: ignore[override]
+        return self.kernels.lowered(self.config.precision == "bf16")
 
     def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
         def lowered(seen: Tensor) -> Any:  # also when it is called again, in the backward pass, where no mode is on

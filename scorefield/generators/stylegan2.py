@@ -113,7 +113,7 @@ class StyleGAN2Generator(Generator):
             parts = noise.split([side**2 for side in self._noise_sides], 1)
             maps = [part.view(-1, 1, side, side) for part, side in zip(parts, self._noise_sides, strict=True)]
         enabled = self.autocast and torch.is_autocast_enabled(z.device.type)
-        with torch.autocast(z.device.type, enabled=enabled):
+        with torch.autocast("cpu" if z.is_meta else z.device.type, enabled=enabled):  # meta has none of its own
             x0 = self.network(
                 z,
                 label,

@@ -80,11 +80,10 @@ class AdapterView(Denoiser):
 
 def holder(denoiser: Denoiser) -> Denoiser:
     """The denoiser that holds the weights of ``denoiser`` as its own: what a view looks at, wrapped or not."""
-    inner = denoiser
-    while not isinstance(inner, AdapterView):
-        if not isinstance(inner := getattr(inner, "denoiser", None), Denoiser):
-            return denoiser
-    return inner.base
+    inner: Any = denoiser
+    while isinstance(inner, Denoiser) and not isinstance(inner, AdapterView):
+        inner = getattr(inner, "denoiser", None)
+    return inner.base if isinstance(inner, AdapterView) else denoiser
 
 
 def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tuple[Denoiser, dict[str, AdapterView]]:

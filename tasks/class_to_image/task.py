@@ -18,7 +18,8 @@ from scorefield.generators.one_step import no_condition
 from scorefield.generators.terms import build_terms, plain
 from scorefield.generators.weights import apply_weights, load_generator
 from scorefield.images import save_grid, save_image
-from scorefield.importer.open import locate, open_network, stored
+from scorefield.importer.open import open_network, stored
+from scorefield.importer.rehearsal import open_located, open_or_build
 from scorefield.monitors import Probe
 from scorefield.networks import stylegan2
 from scorefield.networks.stylegan2_discriminator import Discriminator
@@ -44,6 +45,7 @@ class ClassToImage(Task):
     config: ClassToImageConfig
     running: evaluate.Running | None = None  # made by build
     names: list[str] | None = None  # of the classes, where real pictures tell them
+    open = staticmethod(open_located)
 
     def check(self) -> None:
         loss = self.config.build_loss()
@@ -73,7 +75,7 @@ class ClassToImage(Task):
     def open_teacher(self) -> EDMDenoiser:
         """The frozen teacher, a preconditioned denoiser."""
         settings = self.config.teacher
-        network = open_network(locate(settings.path), settings.network)
+        network = self.open(settings.path, settings.network)
         if isinstance(network, (stylegan2.Generator, Discriminator)):
             raise UserError(
                 f'teacher.path "{settings.path}" holds a StyleGAN2 {type(network).__name__.lower()}, not a diffusion '
@@ -115,12 +117,25 @@ class ClassToImage(Task):
         generator = self.open_student()
         if self.config.generator.init != "teacher":
             self.load_init(generator, Path(self.config.generator.init))
-        score = online.full_copy(self.teacher)
-        wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
+        players = self.players(generator)
         if self.config.evaluation.running and self.config.evaluation.network:
             self.running = evaluate.Running(self)
             self.name_classes(self.running.meter)
+        return players
+
+    def players(self, generator: LabelledOneStep) -> Players:
+        """The three roles, and the terms around the generator."""
+        score = online.full_copy(self.teacher)
+        wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
         return Players(self.teacher, score, wrapped)
+
+    def stand_in(self) -> None:
+        self.open = open_or_build
+
+    def rehearse(self) -> Players:
+        self.stand_in()
+        self.teacher = self.open_teacher().to(self.device)
+        return self.players(self.open_student())
 
     def load_init(self, generator: LabelledOneStep, path: Path) -> None:
         """Start from a run or checkpoint folder, or from a stored network of the teacher's kind."""

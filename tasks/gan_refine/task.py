@@ -14,7 +14,7 @@ from scorefield.generators.labels import LabelLaw
 from scorefield.generators.stylegan2 import StyleGAN2Generator
 from scorefield.generators.terms import build_terms, plain
 from scorefield.images import save_grid, save_image
-from scorefield.importer.open import locate, open_network
+from scorefield.importer.rehearsal import open_located, open_or_build
 from scorefield.monitors import Probe
 from scorefield.networks import stylegan2
 from scorefield.random import Draws
@@ -47,6 +47,7 @@ class GANRefine(Task):
     Config = GANRefineConfig
     config: GANRefineConfig
     before: dict[str, Any] | None = None  # figures of the unrefined generator
+    open = staticmethod(open_located)
 
     def check(self) -> None:
         loss = self.config.build_loss()
@@ -79,7 +80,7 @@ class GANRefine(Task):
     def open_teacher(self) -> EDMDenoiser:
         """The frozen teacher, a preconditioned denoiser."""
         settings = self.config.teacher
-        network = open_network(locate(settings.path))
+        network = self.open(settings.path)
         if isinstance(network, stylegan2.Generator):
             raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
         native = self.config.training.dropout != "none"
@@ -88,7 +89,7 @@ class GANRefine(Task):
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
         settings = self.config.generator
-        network = open_network(locate(settings.path), settings.network)
+        network = self.open(settings.path, settings.network)
         if not isinstance(network, stylegan2.Generator):
             raise UserError(
                 f'generator.path "{settings.path}" holds a {type(network).__name__}, not a StyleGAN2 generator: '
@@ -111,9 +112,21 @@ class GANRefine(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        return self.players(self.open_generator())
+
+    def players(self, generator: StyleGAN2Generator) -> Players:
+        """The three roles, and the terms around the generator."""
         score = online.full_copy(self.teacher)
-        generator = build_terms(self.config.terms, self.open_generator(), score, self.config.training, self.device)
-        return Players(self.teacher, score, generator)
+        wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
+        return Players(self.teacher, score, wrapped)
+
+    def stand_in(self) -> None:
+        self.open = open_or_build
+
+    def rehearse(self) -> Players:
+        self.stand_in()
+        self.teacher = self.open_teacher().to(self.device)
+        return self.players(self.open_generator().to(self.device))
 
     def plan(self) -> list[str]:
         settings = self.config

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from scorefield import noise_laws, resources
-from scorefield.denoiser import Denoiser
+from scorefield.denoiser import Condition, Denoiser
 from scorefield.errors import UserError
 from scorefield.files import write_atomically, write_folder, write_json, write_text
 from scorefield.generators.base import Generator
@@ -15,9 +15,10 @@ from scorefield.generators.particles import Particles
 from scorefield.images import save_grid, save_image
 from scorefield.monitors import Probe
 from scorefield.task import Players, Task
-from scorefield.teachers import online
+from scorefield.teachers import known, online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
+from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.teachers.shared import Adapter, check_targets
 
 from . import evaluate
@@ -43,6 +44,7 @@ class ParticlesTask(Task):
     summary = "K pictures of one prompt optimised directly: see a loss collapse or keep the modes in a minute"
     Config = ParticlesTaskConfig
     config: ParticlesTaskConfig
+    stood_in: str = ""  # the hub id whose configuration is a stand-in's
 
     def check(self) -> None:
         loss = self.config.build_loss()
@@ -68,11 +70,16 @@ class ParticlesTask(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
-        config, settings = self.config, self.config.online
-        teacher: Denoiser = self.pipeline.denoiser()
+        config = self.config
+        teacher = self.pipeline.denoiser()
         told = self.pipeline.encode([config.prompt])
         negative = self.pipeline.encode([config.negative_prompt]) if config.negative_prompt.strip() else {}
         self.pipeline.release_text_encoder()
+        return self.players(teacher, told, negative)
+
+    def players(self, teacher: Denoiser, told: Condition, negative: Condition) -> Players:
+        """The three roles for a prompt and a negative one, one row each."""
+        config, settings = self.config, self.config.online
         generator = Particles.scattered(
             config.particles.count,
             self.pipeline.latent_shape,
@@ -87,10 +94,25 @@ class ParticlesTask(Task):
             online_score = online.full_copy(teacher).float()
         return Players(teacher, online_score, generator)
 
+    def stand_in(self) -> None:
+        named = self.config.teacher.path
+        if (folder := known.stand_in(self.config.teacher)) is not None:
+            self.configuration, self.stood_in = folder, named  # as long as the task: parts are read when asked for
+
+    def rehearse(self) -> Players:
+        self.stand_in()
+        self.pipeline = self.open_pipeline()
+        if not isinstance(self.pipeline, PipelineTeacher):
+            named = self.config.teacher.name
+            raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={named}")
+        told = self.pipeline.random_condition(1)
+        negative = told if self.config.negative_prompt.strip() else {}
+        return self.players(self.pipeline.random_denoiser(), told, negative)
+
     def plan(self) -> list[str]:
         return [
             f'{self.config.particles.count} particles of "{self.config.prompt}"',
-            f"teacher {self.config.teacher.path}: {self.pipeline.prediction} prediction, "
+            f"teacher {self.stood_in or self.config.teacher.path}: {self.pipeline.prediction} prediction, "
             f"latents {tuple(self.pipeline.latent_shape)}",
         ]
 

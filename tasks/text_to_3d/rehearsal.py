@@ -13,7 +13,9 @@ import torch
 from scorefield.cost.scene import ShadowNerf
 from scorefield.denoiser import Condition
 from scorefield.errors import UserError
+from scorefield.generators.nerf import NerfGenerator
 from scorefield.task import Players
+from scorefield.teachers.base import Teacher
 from scorefield.teachers.pipeline import PipelineTeacher
 from scorefield.three_d.camera_law import VIEWS
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 PROMPT = "an object"  # where none is given: its words are never read
 
 
-class MadeUpText:
+class MadeUpText(Teacher):
     """What ``PromptViews`` asks of a teacher, with random embeddings."""
 
     def __init__(self, pipeline: PipelineTeacher):
@@ -56,6 +58,7 @@ def players(task: "TextTo3D") -> Players:
     torch.manual_seed(config.training.seed)
     views = PromptViews(config, task.prompt, MadeUpText(pipeline))
     pixels = pipeline.compression() * pipeline.latent_shape[-1]
+    generator: NerfGenerator
     if task.device == "meta":
         check_known_size(config)
         config.field = dataclasses.replace(config.field, compile=False)  # there is nothing to run it on

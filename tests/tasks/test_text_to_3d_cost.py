@@ -39,6 +39,7 @@ def make(path, folder, *words):
     "words",
     [
         HASH,
+        [*HASH, "render.chunk=3000", "training.precision=bf16", "regularizers.entropy={0: 1.0}"],
         [*EXACT, "loss={name: vsd}", "online.kind=full", "background={named: {}, learned: {0: 1.0}}"],
         ["words.perp_neg=true", 'words.directional="yes"', "render.density_noise={0: 1.0}", "training.accumulation=2"],
     ],
