@@ -98,6 +98,7 @@ def seed_spread(jobs: list[Job]) -> dict[str, dict[str, float | None]]:
     from scorefield.three_d.truth import GREY, particle_diversity
     from scorefield.three_d.view import over, render_mesh
     from tasks.text_to_3d.look import judge_of
+    from tasks.text_to_3d.spread import metric
 
     groups: dict[str, list[tuple[Job, Path]]] = {}
     found: dict[str, dict[str, float | None]] = {}
@@ -117,7 +118,7 @@ def seed_spread(jobs: list[Job]) -> dict[str, dict[str, float | None]]:
             apart["seed_diversity"] = particle_diversity([judge.read(views).features for views in seen])
         if settings.lpips.trunk:
             seen = [(over(*render_mesh(mesh, large), GREY) * 2 - 1).float() for mesh in meshes]
-            apart["seed_lpips"] = mean_distance(seen, settings.lpips.metric("cpu"))
+            apart["seed_lpips"] = mean_distance(seen, metric(settings.lpips, "cpu"))
         found |= {job.name: apart for job, _ in members}
     return found
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,22 +30,6 @@ class LpipsConfig:
             raise UserError(f'evaluation.lpips.net "{self.net}" is unknown: {suggest(self.net, NETS)}')
         if self.views < 1 or self.size < 32:
             raise UserError("evaluation.lpips.views must be at least 1, and its size at least 32 for these networks")
-
-    def check(self) -> None:
-        """Raise UserError, before a run begins, where the package or the file is not there."""
-        from scorefield.generators.terms.anchor import need_lpips
-
-        if not self.trunk:
-            return
-        need_lpips()
-        if self.trunk != "random" and not Path(self.trunk).is_file():
-            raise UserError(f'evaluation.lpips.trunk "{self.trunk}" is no file; {OFF.partition(": ")[2]}')
-
-    def metric(self, device: str) -> Callable[[Tensor, Tensor], Tensor]:
-        """Distances [B] of pictures [B, 3, H, W] in [-1, 1] on ``device``."""
-        from scorefield.generators.terms.anchor import perceptual
-
-        return perceptual(self.trunk, self.net, device)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from scorefield.three_d.asset import GREY
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.view import over, render_mesh
 
+from . import spread
 from .settings import EvaluationConfig
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def check(settings: EvaluationConfig) -> None:
     """Raise UserError for scores that could not be had at the end of the run."""
     settings.check_scores()
-    settings.lpips.check()
+    spread.check(settings.lpips)
     if "r_precision" in settings.scores and not settings.options_of("r_precision").get("prompts"):
         raise UserError(
             "R-precision of an asset needs other prompts: give evaluation.score_options.r_precision.prompts, a text "

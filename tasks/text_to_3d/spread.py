@@ -6,14 +6,30 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from scorefield.errors import UserError
+from scorefield.generators.terms.anchor import need_lpips, perceptual
 from scorefield.three_d.asset import GREY
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.export import read_glb
-from scorefield.three_d.spread import OFF, mean_distance
+from scorefield.three_d.spread import OFF, LpipsConfig, mean_distance
 from scorefield.three_d.view import over, render_mesh
 
 if TYPE_CHECKING:
     from .task import TextTo3D
+
+
+def check(settings: LpipsConfig) -> None:
+    """Raise UserError, before a run begins, where the package or the file is not there."""
+    if not settings.trunk:
+        return
+    need_lpips()
+    if settings.trunk != "random" and not Path(settings.trunk).is_file():
+        raise UserError(f'evaluation.lpips.trunk "{settings.trunk}" is no file; {OFF.partition(": ")[2]}')
+
+
+def metric(settings: LpipsConfig, device: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """LPIPS [B] of pictures [B, 3, H, W] in [-1, 1] on ``device``."""
+    return perceptual(settings.trunk, settings.net, device)
 
 
 def add(
@@ -36,6 +52,6 @@ def add(
             else:
                 pictures = splats(int(record["particle"]), cameras)
             seen.append((pictures * 2 - 1).float().to(task.device))
-        spread = mean_distance(seen, settings.metric(task.device))
+        spread = mean_distance(seen, metric(settings, task.device))
     for record in records:
         record["lpips_diversity"] = spread
