@@ -24,18 +24,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     newest = checkpoint.newest_whole(arguments.run / "checkpoints")
-    summary = arguments.run / "summary.json"
-    if newest is None or not summary.is_file():
-        parser.error(f"{arguments.run} is not finished")
     config = configuration.load(TextToImageConfig, arguments.run / "config.yaml")
+    if newest is None or newest.name != f"iteration-{config.training.iterations:06d}":
+        parser.error(f"{arguments.run} is not trained to its end")
     environment = json.loads((arguments.run / "environment.json").read_text())
-    figures = json.loads(summary.read_text())
     arguments.folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in checkpoint.load(newest, ["ema"]).weights["ema"].items()}
     write_atomically(arguments.folder / "generator.safetensors", lambda place: save_file(weights, place))
     record = {
         "init_sigma": config.generator.init_sigma,
-        "images_generated": figures["images_generated"],
+        "images_generated": config.training.iterations * config.training.batch,
         "command": re.sub(r" --out \S+", "", environment["command"] or ""),  # a path of this machine tells nobody
         **{key: environment.get(key) for key in ("machine", "git_revision", "seed")},
     }

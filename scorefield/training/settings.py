@@ -20,7 +20,7 @@ class PlayerConfig:
     weight_decay: float = 0.0
     eps: float = 1e-8
     warmup_iterations: int = 0  # linear, from 0
-    decay: str = "none"  # "none" or "cosine", down to 1 % at the last iteration
+    decay: str = "none"  # "none" or "cosine", down to 1 % where the iterations end
     clip_norm: float = 0.0  # gradient norm; 0 = measured but not clipped
 
     def __post_init__(self) -> None:

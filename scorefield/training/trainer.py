@@ -130,8 +130,7 @@ class Trainer:
     # ------------------------------------------------------------------ one iteration, top to bottom
 
     def iteration(self, k: int) -> None:
-        """Iteration ``k`` (from 0): ``online_updates`` updates of the online score, one of the generator (after
-        ``online_warmup``)."""
+        """Iteration ``k`` (from 0): ``online_updates`` of the online score, one of the generator (after the warm-up)."""
         config, parts = self.config, self._parts(k)
         self.teacher.scale = config.guidance_at(k)
         if len(self.stages) > 1:
@@ -285,11 +284,8 @@ class Trainer:
 
     @contextmanager
     def _dropping(self, draws: Draws, stream: str) -> Iterator[None]:
-        """torch's own random numbers, which dropout uses, keyed by the first sample so that a resumed run drops alike.
-
-        The others' masks follow from their place in the micro-batch: accumulation and the number of processes, which
-        change nothing else, change what is dropped.
-        """
+        """torch's own random numbers, which dropout uses, keyed by a micro-batch's first sample: a resumed run drops
+        alike, one that is split otherwise does not."""
         if self.config.dropout == "none":
             yield
             return

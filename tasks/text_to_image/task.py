@@ -124,6 +124,11 @@ class TextToImage(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        if self.config.generator.init == "auto" and first_weights(self.config) is None:
+            self.say(
+                "no generator lies beside this teacher, or none that fits: the student starts from the teacher's own"
+                " weights; --config from_teacher has rates for that"
+            )
         warn_of_cuts(self.pipeline, self.prompts.train)
         if not self.prompts.shared:
             warn_of_cuts(self.pipeline, self.prompts.held_out, "held-out prompts")

@@ -65,7 +65,7 @@ def test_the_embedded_generator_draws_what_prompts_say_in_one_step(tmp_path):
     task.pipeline = task.open_pipeline()  # the first one has let its text encoder go
     latents = one_step(generator, start_noise(task.pipeline, 64, 5, "cpu"), task.pipeline.encode(prompts))
     verdict = judge_pictures(load_judge(task.config, "cpu"), task.pipeline.decode(latents), prompts)
-    assert verdict.all_right.float().mean() > 0.9
+    assert verdict.all_right.float().mean() > 0.95
 
 
 @pytest.fixture(scope="module")

@@ -58,3 +58,9 @@ def test_a_resumed_run_remembers_the_best_of_before(tmp_path):
     better.run()
     assert best(better) == "iteration-000016"
     assert names(better) == ["iteration-000018", "iteration-000016"]
+
+
+def test_a_gap_that_was_logged_before_a_checkpoint_counts_for_it(tmp_path):
+    session = scripted(tmp_path, {3: 0.1, 6: 0.4, 9: 0.2, 10: 0.6}, iterations=10, every=5, log_every=3)
+    session.run()
+    assert best(session) == "iteration-000005"
