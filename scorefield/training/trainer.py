@@ -130,7 +130,7 @@ class Trainer:
     # ------------------------------------------------------------------ one iteration, top to bottom
 
     def iteration(self, k: int) -> None:
-        """Iteration ``k`` (from 0): ``online_updates`` of the online score, one of the generator (after the warm-up)."""
+        """Iteration ``k`` (from 0): ``online_updates`` of the online score, one of the generator (after a warm-up)."""
         config, parts = self.config, self._parts(k)
         self.teacher.scale = config.guidance_at(k)
         if len(self.stages) > 1:
