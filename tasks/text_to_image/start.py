@@ -5,6 +5,7 @@ from pathlib import Path
 from scorefield import resources
 from scorefield.files import read_json
 from scorefield.generators.weights import saved_weights
+from scorefield.teachers.settings import TeacherConfig
 
 from .settings import TextToImageConfig
 
@@ -31,7 +32,12 @@ def embedded(config: TextToImageConfig) -> Path | None:
     """The generator beside an embedded teacher, where it is of the configuration's kind and input noise level."""
     settings, name = config.generator, config.teacher.path
     folder = resources.root() / "assets" / name / ONE_STEP
-    if Path(name).name != name or not folder.is_dir() or (settings.kind, settings.name) != ("full", "one_step"):
+    if (
+        Path(name).name != name
+        or not folder.is_dir()
+        or config.teacher.name != TeacherConfig.name
+        or (settings.kind, settings.name) != ("full", "one_step")
+    ):
         return None
     made = read_json(folder / "generator.json")
     return folder / "generator.safetensors" if settings.init_sigma == made["init_sigma"] else None

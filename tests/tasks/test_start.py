@@ -42,6 +42,7 @@ def test_the_default_run_goes_on_from_the_embedded_generator_and_says_so():
         ["generator.init_sigma=2.5"],
         ["generator.name=two_step"],
         ["generator.init=teacher"],
+        ["teacher.name=colours"],
     ],
 )
 def test_what_the_embedded_generator_does_not_fit_starts_from_its_teacher(words):
