@@ -302,6 +302,13 @@ class PipelineTeacher(Teacher):
 LIBRARIES = ("diffusers", "transformers")
 
 
+def rehearsable(teacher: Teacher, name: str) -> PipelineTeacher:
+    """The teacher, if its networks can be made with random weights; else raises UserError with its ``name``."""
+    if not isinstance(teacher, PipelineTeacher):
+        raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={name}")
+    return teacher
+
+
 def folder_or_id(path: str) -> str:
     """A local folder or hub id as it is; an asset's name becomes its pipeline folder."""
     if "/" in path or Path(path).is_dir():

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Interrupted(Exception):
-    """One of ``STOPPING`` arrived, and what was trained is saved. ``status``: for the exit, 128 + its number."""
+class Interrupted(BaseException):
+    """One of ``STOPPING`` arrived, and what was trained is saved. ``status``: for the exit, 128 + its number.
+
+    No ``Exception``: work that carries on after an error of its own must not carry on after this.
+    """
 
     def __init__(self, number: int):
         super().__init__(signal.Signals(number).name)

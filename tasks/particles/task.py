@@ -18,7 +18,7 @@ from scorefield.task import Players, Task
 from scorefield.teachers import known, online
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
-from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.teachers.pipeline import rehearsable
 from scorefield.teachers.shared import Adapter, check_targets
 
 from . import evaluate
@@ -101,13 +101,10 @@ class ParticlesTask(Task):
 
     def rehearse(self) -> Players:
         self.stand_in()
-        self.pipeline = self.open_pipeline()
-        if not isinstance(self.pipeline, PipelineTeacher):
-            named = self.config.teacher.name
-            raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={named}")
-        told = self.pipeline.random_condition(1)
+        self.pipeline = pipeline = rehearsable(self.open_pipeline(), self.config.teacher.name)
+        told = pipeline.random_condition(1)
         negative = told if self.config.negative_prompt.strip() else {}
-        return self.players(self.pipeline.random_denoiser(), told, negative)
+        return self.players(pipeline.random_denoiser(), told, negative)
 
     def plan(self) -> list[str]:
         return [

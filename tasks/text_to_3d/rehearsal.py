@@ -16,7 +16,7 @@ from scorefield.errors import UserError
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.task import Players
 from scorefield.teachers.base import Teacher
-from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.teachers.pipeline import PipelineTeacher, rehearsable
 from scorefield.three_d.camera_law import VIEWS
 
 from .prompts import PromptViews
@@ -47,10 +47,8 @@ def players(task: "TextTo3D") -> Players:
     if not task.config.teacher.path:
         raise UserError("no teacher: give teacher.path, a folder, a hub id or one of those known here (docs/scale.md)")
     task.stand_in()
-    task.pipeline = task.open_pipeline()
-    config, pipeline = task.config, task.pipeline
-    if not isinstance(pipeline, PipelineTeacher):
-        raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={config.teacher.name}")
+    config = task.config
+    task.pipeline = pipeline = rehearsable(task.open_pipeline(), config.teacher.name)
     task.prompt = " ".join((config.prompt or PROMPT).split())
     largest = {0: max(config.render.size.values())}
     config.render = dataclasses.replace(config.render, size=largest)

@@ -34,7 +34,7 @@ from scorefield.teachers import known, shared
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, stored
-from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.teachers.pipeline import PipelineTeacher, rehearsable
 from scorefield.training.evaluations import PAIRED
 
 from . import cost, evaluate, export, peers, real
@@ -176,19 +176,16 @@ class TextToImage(Task):
 
     def rehearse(self) -> Players:
         self.stand_in()
-        self.pipeline = self.open_pipeline()
-        if not isinstance(self.pipeline, PipelineTeacher):
-            named = self.config.teacher.name
-            raise UserError(f"only diffusers pipelines are timed and estimated, not teacher.name={named}")
-        told = self.pipeline.random_condition(8)
+        self.pipeline = pipeline = rehearsable(self.open_pipeline(), self.config.teacher.name)
+        told = pipeline.random_condition(8)
 
         def conditions(draws: Draws) -> tuple[Condition, Condition]:
             chosen = pick(told, draws.indices % 8)
             return chosen, chosen
 
-        players = self.players(self.pipeline.random_denoiser(), conditions)
+        players = self.players(pipeline.random_denoiser(), conditions)
         if PAIRED in self.config.build_loss().needs:
-            z = torch.zeros(8, *self.pipeline.latent_shape, device=self.device)
+            z = torch.zeros(8, *pipeline.latent_shape, device=self.device)
             players.generator = Paired(players.generator, z, z, lambda rows: pick(told, rows))
         return players
 

@@ -101,3 +101,21 @@ def test_a_run_shows_its_own_figures(tmp_path, capsys):
     record = next(r for r in reversed(session.folder.metrics()) if "loss/online" in r)
     assert line.startswith(f"  10/10  {record['images_per_sec']:.0f} img/s  gap {record['x0_gap/rms']:.4g}  online ")
     assert line.endswith("0.0 min left")
+
+
+def test_what_the_last_look_found_stays_on_the_line(monkeypatch, now):
+    paper = screen(monkeypatch, terminal=False)
+    with Progress(total=3, done=0, batch=8) as progress:
+        progress.seen({"eval/prompt_accuracy": 0.9876, "eval/frechet": 0.1234, "monitor/noise": 0.3})
+        now[0] += 20
+        progress.show(1, FIGURES)
+        progress.seen({"monitor/noise": 0.4})  # a look that found nothing of the kind takes nothing away
+        now[0] += 20
+        progress.show(2, FIGURES)
+        progress.seen({"eval/frechet": 0.1})
+        now[0] += 20
+        progress.show(3, FIGURES)
+    lines = paper.getvalue().splitlines()
+    assert all("pictures: accuracy 0.988, Fréchet 0.123" in line for line in lines[:2])
+    assert "pictures: Fréchet 0.1 " in lines[2]
+    assert "accuracy" not in lines[2]
