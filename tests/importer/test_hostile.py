@@ -1,5 +1,6 @@
 """Hostile, damaged and foreign files end in the one exception, at once, with nothing run and little memory used."""
 
+import gc
 import os
 import resource
 import subprocess
@@ -33,10 +34,17 @@ def listen(event, _):
 
 @pytest.fixture(scope="module", autouse=True)
 def ready(tmp_path_factory):
-    """Imports made while reading are made beforehand, so that later ones are alarming."""
+    """Imports made while reading are made beforehand, so that later ones are alarming.
+
+    What other tests left is frozen: Python's collector would pass over it again and again, on the reader's time.
+    """
     ready = tmp_path_factory.mktemp("ready")
     load(folder.write(load(dump(ready / "net.pkl", builders.edm_file())), ready / "net"))
     sys.addaudithook(listen)
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def refuse(path, network=None):
