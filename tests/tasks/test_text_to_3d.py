@@ -63,7 +63,12 @@ def test_a_run_ends_with_pictures_summary_and_report(done):
     assert 0 <= summary["assets"][0]["judge_accuracy"] <= 1
     with Image.open(done / "samples" / "iteration-000004.png") as sheet:
         assert sheet.size == (8 * 16, 3 * 16)  # colour, normal and depth of the same eight views
-    assert "a red chair" in (done / "report.html").read_text()
+    page = (done / "report.html").read_text()
+    assert "a red chair" in page
+    for side in ("front 0°", "side 45°", "back 180°", "side 315°"):
+        for kind in ("colour", "normals", "depth"):
+            assert f'alt="{side}, {kind}"' in page
+        assert f'alt="{side}, 2"' in page  # … and its colour at iteration 2
     last = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
     assert all(record.get("nan_samples", 0) == 0 and record.get("skipped_steps", 0) == 0 for record in last)
     assert any("loss/roundtrip" in record and "loss/entropy" in record for record in last)
@@ -216,6 +221,7 @@ def test_mistakes_are_one_sentence(capsys, words, expected):
 def test_words_that_the_teacher_never_saw_are_named():
     said = []
     assert unseen_words("a fluffy violet aeroplane on a beige background") == ["fluffy"]
+    assert unseen_words("a red 椅子 chair, café style") == ["椅子", "café", "style"]
     assert warn_of_unseen("a red dragon", "toybox", said.append)
     assert '"dragon"' in said[0]
     assert "mug" in said[0]
