@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.generators.base import Batch, Changes
 from scorefield.generators.nerf import NerfGenerator, make_field
 from scorefield.generators.texture import Painted, look_at_paint
@@ -131,7 +131,8 @@ class StagedGenerator(NerfGenerator):
                 return sdf.from_field(field, mesh, law.resolution, tuple(law.levels), law.beta, reach)
             return Painted(asset.textured(field, self.assets)[0]).to(next(field.parameters()).device)
         except UserError as error:
-            warnings.warn(f"particle {number} stays as it is, without a {wanted} stage: {error}", stacklevel=2)
+            said = f"particle {number} stays as it is, without a {wanted} stage: {error}"
+            warnings.warn(said, Notice, stacklevel=2)
             return field
 
     def like(self, number: int, weights: Mapping[str, Tensor]) -> nn.Module:

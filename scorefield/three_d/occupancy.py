@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
@@ -50,9 +50,8 @@ class Occupancy(nn.Module):
         occupied = estimator.occs > self.threshold
         if not occupied.any():
             if not self.warned:
-                warnings.warn(
-                    "the density field is empty everywhere: no cell is skipped until it comes back", stacklevel=2
-                )
+                said = "the density field is empty everywhere: no cell is skipped until it comes back"
+                warnings.warn(said, Notice, stacklevel=2)
             self.warned = True
             occupied = torch.ones_like(occupied)
         estimator.binaries.copy_(occupied.view_as(estimator.binaries))
