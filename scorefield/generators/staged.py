@@ -102,9 +102,7 @@ class StagedGenerator(NerfGenerator):
         changes = self.put(made)
         for number, (grid, scene) in enumerate(zip(self.grids, self.fields, strict=False)):
             if isinstance(scene, Field):
-                grid.estimator.occs.zero_()  # type: ignore[operator]
-                for look in range(LOOKS):  # each look sees one point a cell
-                    grid.update(scene, iteration * LOOKS + look + 7919 * number)  # type: ignore[operator]
+                grid.renew(scene, iteration * LOOKS + 7919 * number, LOOKS)  # type: ignore[operator]
         return changes
 
     @torch.no_grad()

@@ -210,7 +210,7 @@ class TextTo3D(Task):
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
             if isinstance(scene, Field):
-                grid.update(scene, -1)  # type: ignore[operator]
+                grid.renew(scene, 0)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:
