@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=mirror.place, help="run folder")
     parser.add_argument("--samples", type=int, help="pictures, or held-out prompts; as configured if left out")
     parser.add_argument("--features", help='"judge", or a feature network: Inception weights (.pth), hub:inception …')
+    parser.add_argument("--data", help='real pictures: "toybox", an .npz with images and labels, or a folder')
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")
     parser.add_argument("--save-reference", help="where to write the statistics of the real pictures (.npz)")
     parser.add_argument("--nearest", type=int, help="show so many pictures beside the nearest real ones")
@@ -105,7 +106,7 @@ def adapt(task, arguments: argparse.Namespace) -> None:
     from scorefield.errors import UserError
 
     settings = task.config.evaluation
-    for name in ("features", "reference", "save_reference", "nearest"):
+    for name in ("features", "data", "reference", "save_reference", "nearest"):
         value = getattr(arguments, name)
         if value is None:
             continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scorefield import config as configuration
 from scorefield import mirror
-from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
+from scorefield.commands.common import build_config, check_task, preset_name, resolve_device, usual_preset
 from scorefield.errors import UserError
 from scorefield.files import read_json, write_text
 from scorefield.plugins import lasting_name, load_task
@@ -50,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--resume needs --out, the run folder to go on with")
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
+    usual = usual_preset(task_class, arguments.overrides)
     check_launch(config.training.batch, config.training.accumulation)
     by_hand = arguments.dry_run and arguments.device_memory  # for a device that need not be here
     device = "cpu" if by_hand else resolve_device(config.training.device)
@@ -65,6 +66,8 @@ def execute(arguments: argparse.Namespace) -> int:
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     trackers.check(config.trackers)
+    if arguments.config is None and usual != "default":
+        say(f"settings: the preset {usual}, as the default is made for the networks that come along")
     if arguments.dry_run:
         from scorefield.commands.plan import print_plan
 
@@ -74,7 +77,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print_plan(task, target, arguments.device_memory, devices)
         return 0
     if is_main():
-        prepare_folder(folder, config, arguments, task.inputs())
+        prepare_folder(folder, config, arguments, task.inputs(), usual)
     try:
         with apart(task):
             return train(task, folder, arguments, device, started)
@@ -105,7 +108,9 @@ def apart(task) -> Iterator[None]:
         yield
 
 
-def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace, inputs: dict[str, str]) -> None:
+def prepare_folder(
+    folder: RunFolder, config, arguments: argparse.Namespace, inputs: dict[str, str], usual: str
+) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
     copy = mirror.of(folder.path)
     if copy is not None and arguments.resume:
@@ -121,7 +126,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace, inp
         refuse_other_inputs(folder, inputs)
     folder.write_config(text)
     write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
-    preset = preset_name(arguments.config, config.task)
+    preset = preset_name(arguments.config, config.task, usual)
     folder.write_environment(config.training.seed, device_name(config.training.device), preset, inputs)
     folder.publish()
 

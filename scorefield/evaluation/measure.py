@@ -31,10 +31,10 @@ class MeasureConfig:
 
     samples: int = 2000  # pictures drawn
     batch: int = 256  # at a time; changes no figure
-    data: str = "toybox"  # real pictures: "toybox", an .npz, a folder with a sub-folder a class, or "none"
+    data: str = "none"  # real pictures: "toybox", an .npz, a folder with a sub-folder a class, or "none"
     label: str = "object"  # Toybox's class
     real: int = 5000  # pictures of the reference
-    judge: str = "toybox32"  # asset or folder with a judge, or "none"
+    judge: str = "none"  # asset or folder with a judge, or "none"
     features: str = "judge"  # "judge", or the feature network: Inception weights, MobileNetV2, "hub:inception"
     reference: str = ""  # an .npz of feature statistics (mu, sigma) in place of those of the real pictures
     save_reference: str = ""  # where to write the statistics of the real pictures
@@ -61,6 +61,16 @@ class MeasureConfig:
         name = self.judge if self.features == "judge" else self.features
         return "" if name == "none" else name
 
+    @property
+    def notice(self) -> str | None:
+        """What is to be said before a run that nothing will measure."""
+        if self.network:
+            return None
+        return (
+            "nothing will be measured: give evaluation.features=WEIGHTS (Inception's, for FID) with "
+            "evaluation.reference=FILE.npz or evaluation.data=PICTURES, now or to scorefield evaluate"
+        )
+
     def check(self) -> None:
         """Raise UserError for a feature network or a file that is not there, before anything heavy starts."""
         self.check_samples()
@@ -70,6 +80,12 @@ class MeasureConfig:
                 raise UserError(
                     "evaluation.data=none leaves nothing to compare with: give evaluation.reference=FILE.npz"
                 )
+        elif self.reference or self.data not in ("none", "toybox"):
+            what = "reference" if self.reference else "data"
+            raise UserError(
+                f"evaluation.{what} is given, but no network that reads features off pictures: give "
+                "evaluation.features=WEIGHTS, or a judge with evaluation.judge=FOLDER"
+            )
         if self.reference and not Path(self.reference).is_file():
             raise UserError(f'evaluation.reference "{self.reference}" does not exist')
         if self.save_reference and self.data == "none":

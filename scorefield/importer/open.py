@@ -7,7 +7,7 @@ from torch import nn
 from scorefield import networks, resources
 from scorefield.errors import UserError
 from scorefield.importer.load import load
-from scorefield.networks.store import apply_recorded, load_state
+from scorefield.networks.store import apply_recorded, build_around
 
 DIALECTS = {"stylegan2-ada-pytorch": "stylegan2-ada", "stylegan3": "stylegan3"}
 
@@ -44,7 +44,6 @@ def open_network(path: Path | str, network: str | None = None) -> nn.Module:
         return networks.load(path)
     imported = load(path, network)
     dialect = DIALECTS.get(imported.provenance.dialect)
-    built = networks.build(imported.class_name, imported.kwargs, imported.args, dialect)
+    built = build_around(imported.state, imported.class_name, imported.kwargs, imported.args, dialect)
     apply_recorded(built, {name: module.attributes for name, module in imported.modules.items()})
-    load_state(built, imported.state)
-    return built.float()
+    return built

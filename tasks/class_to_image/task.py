@@ -30,8 +30,15 @@ from scorefield.teachers.edm import EDMDenoiser
 
 from . import evaluate, export
 from .generator import LabelledOneStep
-from .settings import ClassToImageConfig
+from .settings import ClassToImageConfig, TeacherConfig
 
+PRESETS = {
+    "edm-cifar10-32x32-cond-vp.pkl": "edm_cifar10_cond",
+    "edm-cifar10-32x32-uncond-vp.pkl": "edm_cifar10_uncond",
+    "edm-imagenet-64x64-cond-adm.pkl": "imagenet64",
+    "edm-ffhq-64x64-uncond-vp.pkl": "ffhq64",
+    "edm-afhqv2-64x64-uncond-vp.pkl": "afhq64",
+}
 PREVIEW_SEED, WATCH_SEED = 20, 21
 WATCHED_CLASSES, WATCHED_SAMPLES = 4, 4
 
@@ -60,6 +67,16 @@ class ClassToImage(Task):
             raise UserError(f'generator.init "{init}" is neither "teacher" nor a path that exists')
         self.config.terms.check(loss)
         self.config.evaluation.check()
+        if notice := self.config.evaluation.notice:
+            self.say(notice)
+
+    @classmethod
+    def usual_preset(cls, given: dict[str, str]) -> str:
+        """A published teacher's own preset by its file's name; the default is sized for the embedded teacher only."""
+        if "teacher" in given:
+            return "official"
+        path = given.get("teacher.path", TeacherConfig.path)
+        return "default" if path == TeacherConfig.path else PRESETS.get(Path(path).name, "official")
 
     def check_augmentation(self) -> None:
         """Raise UserError when the online score would be shown warps that it cannot be told of."""

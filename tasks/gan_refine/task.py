@@ -23,7 +23,7 @@ from scorefield.teachers import online
 from scorefield.teachers.edm import EDMDenoiser
 
 from . import evaluate
-from .settings import GANRefineConfig
+from .settings import GANRefineConfig, GeneratorConfig, TeacherConfig
 
 PREVIEW_SEED, WATCH_SEED = 20, 21
 WATCHED_CLASSES, WATCHED_SAMPLES = 4, 4
@@ -59,6 +59,16 @@ class GANRefine(Task):
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.config.terms.check(loss)
         self.config.evaluation.check()
+        if notice := self.config.evaluation.notice:
+            self.say(notice)
+
+    @classmethod
+    def usual_preset(cls, given: dict[str, str]) -> str:
+        """The default's rates, length and real pictures are those of the embedded networks only."""
+        embedded = {"generator.path": GeneratorConfig.path, "teacher.path": TeacherConfig.path}
+        others = [key for key in ("generator", "teacher") if key in given]
+        others += [key for key, path in embedded.items() if given.get(key, path) != path]
+        return "official" if others else "default"
 
     def check_fit(self, generator: StyleGAN2Generator) -> None:
         """Raise UserError when teacher and generator are not of one kind of picture and label."""

@@ -92,6 +92,28 @@ def test_a_pickled_denoiser_answers_as_the_one_that_was_written(tmp_path, name):
     assert (opened(x, sigma, label) - opened(x, sigma, label.flip(0))).abs().max() > 1e-4
 
 
+def test_two_names_of_one_tensor_become_two_parameters(tmp_path):
+    """A file may show one tensor under two names; training one must not move the other."""
+    written = networks.build("EDMPrecond", SONG)
+    block = written.model.enc["16x16_block0"]
+    block.conv1.bias = block.conv0.bias
+    opened = open_network(dump(tmp_path / "edm.pkl", builders.edm_file(as_pickled(written, SONG))))
+    first, second = (getattr(opened.model.enc["16x16_block0"], name).bias for name in ("conv0", "conv1"))
+    assert torch.equal(first, second)
+    with torch.no_grad():
+        first.add_(1)
+    assert not torch.equal(first, second)
+
+
+def test_half_precision_is_widened_and_every_tensor_has_memory(tmp_path):
+    written = networks.build("EDMPrecond", SONG)
+    opened = open_network(dump(tmp_path / "edm.pkl", builders.edm_file(as_pickled(written.half(), SONG))))
+    for name, value in opened.state_dict().items():
+        assert (value.dtype, value.device.type) == (torch.float32, "cpu"), name
+        assert torch.equal(value, written.state_dict()[name].float()), name
+    assert all(p.requires_grad for p in opened.parameters())
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no network at"):
         open_network(tmp_path / "nothing")

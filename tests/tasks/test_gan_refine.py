@@ -91,7 +91,13 @@ def test_larger_pictures_are_resized_for_the_teacher_and_kept_for_the_export(pla
 def test_figures_with_a_judge(place):
     torch.manual_seed(0)
     Judge({"object": [str(k) for k in range(4)]}).save(place / "judge")
-    words = [f"evaluation.judge={place}", "evaluation.samples=24", "evaluation.real=40", "evaluation.per_class=2"]
+    words = [
+        "evaluation.data=toybox",
+        f"evaluation.judge={place}",
+        "evaluation.samples=24",
+        "evaluation.real=40",
+        "evaluation.per_class=2",
+    ]
     assert run(place, *words) == 0
     summary = json.loads((place / "run" / "summary.json").read_text())
     for who in ("before", "after"):
@@ -154,7 +160,9 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
         (["terms.adversarial.weight=1"], "teacher", "gan", "terms.adversarial.data"),
         (["terms.divergence.name=forward_kl"], "teacher", "gan", "terms.adversarial.data"),
         (["evaluation.features=nobody"], "teacher", "gan", "no feature network"),
-        (["evaluation.reference=no.npz"], "teacher", "gan", "does not exist"),
+        (["evaluation.judge=toybox32", "evaluation.reference=no.npz"], "teacher", "gan", "does not exist"),
+        (["evaluation.reference=no.npz"], "teacher", "gan", "no network that reads features"),
+        (["evaluation.data=no.npz"], "teacher", "gan", "no network that reads features"),
         ([], "discriminator", "gan", "raw network"),
         ([], "teacher", "discriminator", "holds a Discriminator, not a StyleGAN2 generator"),
     ],
@@ -168,6 +176,32 @@ def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, word
     assert run(place, *words, teacher=teacher, generator=generator) == 2
     assert message in capsys.readouterr().err
     assert not (place / "run" / "checkpoints").exists()
+
+
+def test_networks_of_ones_own_are_not_measured_against_toybox(place, capsys):
+    """The default's real pictures, rates and length are those of the embedded networks."""
+    words = ["run", "gan_refine", "--dry-run", f"generator={place / 'gan'}", f"teacher={place / 'teacher'}"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "preset official" in said.err
+    assert "nothing will be measured" in said.err
+    assert main(["config", "gan_refine", *words[3:]]) == 0
+    given = capsys.readouterr().out
+    assert "data: none" in given
+    assert "learning_rate: 1.0e-05" in given
+    assert main(["config", "gan_refine"]) == 0
+    embedded = capsys.readouterr().out
+    assert "data: toybox" in embedded
+    assert main(["config", "gan_refine", "generator=toybox32/gan", "training.seed=3"]) == 0
+    assert capsys.readouterr().out == embedded.replace("seed: 0", "seed: 3")
+
+
+def test_a_run_that_nothing_measures_says_so(place, capsys):
+    assert run(place) == 0
+    summary = json.loads((place / "run" / "summary.json").read_text())
+    assert summary["before"]["frechet"] is None
+    assert "nothing was measured" in (place / "run" / "report.html").read_text()
+    assert json.loads((place / "run" / "environment.json").read_text())["preset"] == "gan_refine/official"
 
 
 def test_without_players_the_embedded_gan_is_refined(tmp_path):
