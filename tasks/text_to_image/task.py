@@ -87,12 +87,6 @@ class TextToImage(Task):
                 f"{processes.world()} processes are more than the {len(self.prompts.train)} prompts of "
                 f"{self.config.prompts.path}: start fewer, or give more prompts"
             )
-        if self.config.training.sharding != "none" and self.adapters():
-            kinds = " and ".join(f"{role}.kind=lora" for role in self.adapters())
-            processes.refuse(
-                f"training.sharding={self.config.training.sharding} does not shard {kinds} yet: use"
-                " kind=full, or training.sharding=none (LoRA roles share one set of frozen weights)"
-            )
         self.pictures = real.open_pictures(self.config, self.pipeline) if self.config.terms.discriminates else None
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
