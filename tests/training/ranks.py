@@ -39,7 +39,10 @@ SCENARIOS = {
     "masked": {"poison": True},
 }
 # whole runs in shares, by the name of their folder
-RUNS = {"sharded": {"poison": True, "deep": True}, "sharded-lora": {"deep": True, "lora": BOTH}}
+RUNS = {
+    "sharded": {"poison": True, "deep": True},
+    "sharded-lora": {"deep": True, "lora": BOTH, "asynchronous": True},  # checkpoints written by threads
+}
 # what is trained in shares by several processes, and whole by one; networks of several blocks
 SHARDED = {
     "shared sample": {"deep": True, "guidance_scale": 3.0, "generator": {"clip_norm": 0.5}},
@@ -158,9 +161,10 @@ class Tiny(Task):
         return {"eval/mean": drawn.mean().item()}
 
 
-def session(path: Path, poison: bool = False, deep: bool = False, lora: tuple[str, ...] = (), **settings) -> Session:
+def session(path: Path, poison=False, deep=False, lora=(), asynchronous=False, **settings) -> Session:
     """A run in ``path``, checkpoint and figures at every second iteration."""
-    config = RunConfig(training=training(log_every=2, **settings), checkpoints=CheckpointConfig(every=2, keep=9))
+    checkpoints = CheckpointConfig(every=2, keep=9, asynchronous=asynchronous)
+    config = RunConfig(training=training(log_every=2, **settings), checkpoints=checkpoints)
     path.mkdir(exist_ok=True)
     folder = RunFolder(path)
     return Session(Tiny(config, folder, "cpu"), players(poison, deep, lora), folder, say=print)

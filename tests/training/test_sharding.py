@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import threading
 
 import pytest
 import torch
@@ -171,6 +172,27 @@ def test_a_failed_write_in_a_library_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(shards.dcp, "save", failing)
     with pytest.raises(UserError, match="process 1: No space left on device"):
         ranks.session(tmp_path, sharding="fsdp2").save()
+
+
+def test_shares_are_written_behind_training_from_a_copy(tmp_path, monkeypatch):
+    run = ranks.session(tmp_path, sharding="fsdp2", asynchronous=True)
+    real, going = shards.dcp.save, threading.Event()
+
+    def waiting(*given, **options):
+        assert going.wait(60)
+        return real(*given, **options)
+
+    monkeypatch.setattr(shards.dcp, "save", waiting)
+    before = ranks.plain(run.generator.state_dict())
+    run.save()  # returns at once: nothing lets the writing go on yet
+    assert checkpoint.listed(tmp_path / "checkpoints") == []
+    run.trainer.iteration(0)
+    going.set()
+    run.writer.wait()
+    saved = checkpoint.load(tmp_path / "checkpoints" / "iteration-000000", ["generator"]).weights["generator"]
+    assert any(not torch.equal(value, run.generator.state_dict()[key]) for key, value in before.items())
+    assert all(torch.equal(value, saved[key]) for key, value in before.items())
+    assert (tmp_path / "checkpoints" / "latest.txt").read_text().strip() == "iteration-000000"
 
 
 # ---------------------------------------------------------------------- what is sharded
