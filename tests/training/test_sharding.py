@@ -209,7 +209,9 @@ def test_weights_that_no_pass_of_a_network_gathers_are_refused():
         Trainer(ranks.training(sharding="fsdp2"), *three, losses.build("sim"))
     online, teacher = with_lora(ranks.Network(), 2, ("body.0",))
     online.beside = nn.Linear(2, 2)
-    with pytest.raises(UserError, match=r"LoRA roles with weights beside the adapter \(here the online score\) are not"):
+    with pytest.raises(
+        UserError, match=r"LoRA roles with weights beside the adapter \(here the online score\) are not"
+    ):
         Trainer(ranks.training(sharding="fsdp2"), teacher, online, student, losses.build("sim"))
 
 
