@@ -44,9 +44,11 @@ def check_devices(training, devices: int) -> None:
     if devices < 1:
         raise UserError(f"--devices must be at least 1, not {devices}")
     if training.batch % (devices * training.accumulation):
+        fits = [parts for parts in range(1, training.accumulation) if training.batch % (devices * parts) == 0]
+        nearest = f"use training.accumulation={fits[-1]}" if fits else f"use a multiple of {devices}"
         raise UserError(
             f"training.batch {training.batch} does not divide among {devices} devices in "
-            f"{training.accumulation} micro-batches"
+            f"{training.accumulation} micro-batches: {nearest}"
         )
 
 

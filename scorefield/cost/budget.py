@@ -60,7 +60,10 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
     training = config.training
     if most := [parts for parts in divisors(training.batch, devices) if parts > training.accumulation]:
         yield "training.accumulation", most[-1]
-    for key, value in SWITCHES:
+    given = [*SWITCHES]
+    if devices > 1 and getattr(config.generator, "kind", "") in ("full", "lora"):  # a network, not a field
+        given.insert(4, ("training.sharding", "fsdp2"))
+    for key, value in given:
         section, name = key.split(".")
         inside = getattr(config, section, None)
         if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):

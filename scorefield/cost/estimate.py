@@ -10,7 +10,7 @@ from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
 from scorefield.task import Players, Task
 from scorefield.teachers.shared import holder
-from scorefield.training.sharding import blocks, innermost
+from scorefield.training.sharding import blocks, owner
 from scorefield.training.trainer import Trainer, trainable
 
 ROLES = ("teacher", "online score", "generator", "gradients", "optimizer states", "EMA", ACTIVATIONS)
@@ -88,7 +88,8 @@ def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> None:
 
 def largest_block(role: torch.nn.Module) -> int:
     """Bytes of the largest part that sharding gathers at a time."""
-    parts = blocks(innermost(role)) or [role]
+    root = owner(role)
+    parts = blocks(root) or [root]
     return max(sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts)
 
 

@@ -69,6 +69,9 @@ class PipelineTeacher(Teacher):
         self._parts: dict[str, Any] = {}
         self._null: Condition | None = None
         self.index = pipeline_index(self.path)
+        for part in (self.network_part, *self.index):
+            if told := hub.without_variant(self.path, part, self.variant):
+                raise UserError(told)
         self.scheduler_settings = hub.read_settings(self.path, "scheduler", "scheduler_config.json")
         self.process, self.prediction = process_of(self.scheduler_settings)
         self.sigma_min, self.sigma_max = self.process.sigma_min, self.process.sigma_max

@@ -49,6 +49,8 @@ class Session:
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
         self._main = self.trainer.accelerator.is_main_process
+        background = self.trainer.sharding is not None and self.config.checkpoints.asynchronous
+        self._writers = shards.own_group() if background else None  # the processes' threads that write shares
 
     # ------------------------------------------------------------------ state
 
@@ -65,7 +67,7 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint of this iteration, mark it latest, and drop old ones; perhaps in the background.
 
-        A sharded one takes all processes, and is written before the next iteration.
+        A sharded one takes all processes.
         """
         sharded = self.trainer.sharding is not None
         if not self._main and not sharded:
@@ -74,21 +76,23 @@ class Session:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
-        best, good = self.best["name"], self.good
+        weights, marks = self.weights(), (self.best["name"], self.good)
         if sharded:
-            weights = self.weights() | {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
-            folder = shards.save(self.folder.checkpoints, self.iteration, weights, state)
-            if self._main:
-                self._mark(folder, best, good)
-        elif self.config.checkpoints.asynchronous:
+            weights |= {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
+        if self.config.checkpoints.asynchronous:
             self.writer.wait()  # one copy in memory at a time
-            weights, state = snapshot((self.weights(), state))
-            self.writer.submit(partial(self._write, self.iteration, weights, state, best, good))
+            weights, state = snapshot((weights, state))
+            self.writer.submit(partial(self._write, self.iteration, weights, state, *marks))
         else:
-            self._write(self.iteration, self.weights(), state, best, good)
+            self._write(self.iteration, weights, state, *marks)
 
     def _write(self, iteration: int, weights: dict[str, dict], state: dict[str, Any], best: str, good: str) -> None:
-        self._mark(checkpoint.save(self.folder.checkpoints, iteration, weights, state), best, good)
+        if self.trainer.sharding is not None:
+            folder = shards.save(self.folder.checkpoints, iteration, weights, state, self._writers)
+        else:
+            folder = checkpoint.save(self.folder.checkpoints, iteration, weights, state)
+        if self._main:
+            self._mark(folder, best, good)
 
     def _mark(self, folder: Path, best: str, good: str) -> None:
         """Point to a new checkpoint, drop old ones, and let the run folder's copy elsewhere follow."""

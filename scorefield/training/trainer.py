@@ -22,6 +22,7 @@ from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
+from scorefield.teachers.shared import views_of
 from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
@@ -41,7 +42,8 @@ class Sample:
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No gradients for the parameters of ``module`` within; the flags come back on exit."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    held = [*module.parameters(), *(p for view in views_of(module) for p in view.used())]
+    parameters = [p for p in held if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -314,8 +316,11 @@ class Trainer:
 
     @contextmanager
     def _synced(self, module: nn.Module, last: bool) -> Iterator[None]:
-        """Exchange gradients between processes on the last micro-batch only."""
-        if last or self.accelerator.num_processes == 1:
+        """Exchange gradients between processes on the last micro-batch only (shares of whole networks: on each)."""
+        if self.sharding:
+            with self.sharding.exchanging(last):
+                yield
+        elif last or self.accelerator.num_processes == 1:
             yield
         else:
             with self.accelerator.no_sync(module):
