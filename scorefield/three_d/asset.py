@@ -112,7 +112,8 @@ def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, 
         own = field.mesh()
         return own, mesh.facts(mesh.welded(own))
     made, facts = extract(field, config.resolution, config.threshold or None, config.faces)
-    made = unwrap.unwrap(made, config.texture)
+    # decimation adds some faces to those asked for: the most that may be asked for must not fail here
+    made = unwrap.unwrap(made, config.texture, limit=unwrap.LIMIT * 11 // 10)
     return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
 
 
