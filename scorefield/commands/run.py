@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scorefield import config as configuration
@@ -210,6 +210,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop} before the first iteration: go on with: {again}")
         return stop.status
+    together = True  # until the measurements, all processes stop where one does
     try:
         with watched(session, again):
             if warning := unlike_devices(session.trainer.device):
@@ -217,19 +218,18 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
             if arguments.resume and not session.resume():
                 say("no checkpoint to resume from: starting afresh")
             session.run()
+            together = False
             say("measuring")
             with raised(), session.averaged() as generator:
                 figures = task.finish(generator)
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
         say(f"go on with: {again}")
-        if is_main():
-            build_report(folder.path)
+        wind_up(folder, together)
         return stop.status
     except Stopped as stop:
         say(f"{stop}; the report shows the figures; change the settings, or go on with --resume monitors.action=warn")
-        if is_main():
-            build_report(folder.path)
+        wind_up(folder, together)
         return stop.status
     except PeerLost as lost:
         print(f"scorefield: {lost}", file=sys.stderr, flush=True)  # whoever is left: the first may be the one lost
@@ -244,6 +244,23 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     print_result(summary)
     print(f"report: {page}")
     return 0
+
+
+def wind_up(folder: RunFolder, together: bool) -> None:
+    """The page and the last copy of a run that was stopped; the other processes wait for the first one where all stop.
+
+    A launcher ends all processes once one has left with a status of its own: the first may still be copying then.
+    """
+    import torch.distributed as dist
+
+    from scorefield.report.page import build_report
+
+    if is_main():
+        build_report(folder.path)
+        mirror.finish()
+    if together and dist.is_initialized():
+        with suppress(RuntimeError):  # a process that died meanwhile: what it is waited for is done
+            dist.barrier()
 
 
 def print_result(summary: dict) -> None:

@@ -60,7 +60,7 @@ class AdapterView(Denoiser):
                     self.register_parameter(name.replace(".", "/"), parameter)
 
     def used(self) -> list[torch.nn.Parameter]:
-        """The adapter's parameters as a pass finds them now: gathered ones, where it is sharded and they are gathered."""
+        """The adapter's parameters as a pass finds them now: whole where it is sharded and now gathered."""
         return [getattr(module, name) for module, name in self.places]
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:

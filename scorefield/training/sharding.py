@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from scorefield.denoiser import Denoiser
@@ -28,20 +28,20 @@ class Sharding:
 
     Attributes:
         together: whether a pass through a role takes all processes, each with the same number of passes.
-        late: sharded networks whose gradients may wait, whole, for the last accumulation step: adapters have small ones.
+        late: sharded networks whose gradients wait, whole, for the last accumulation step: those of adapters are small.
     """
 
     def __init__(self, accelerator: Accelerator):
         self.together, self.device = accelerator.num_processes > 1, accelerator.device
         self.mesh: DeviceMesh | None = None
-        self.late: list[nn.Module] = []
+        self.late: list[FSDPModule] = []
         if self.together:
             self.mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
     def shard(self, teacher: Denoiser, online: Denoiser, generator: Generator) -> None:
         """Shard all three in place: their parameters become DTensors of which each process holds a share.
 
-        Raises UserError for roles that share weights otherwise than by adapters, and for generators that are no network.
+        Raises UserError for roles that share weights without being adapters, and for generators that are no network.
         """
         refuse(teacher, online, generator)
         views = [view for role in (teacher, online, generator) for view in views_of(role)]
@@ -56,7 +56,7 @@ class Sharding:
             view.follow()
             view.base.to(self.device)  # no submodule of a role: what is no parameter is moved by nobody else
         shared = {id(owner(view)) for view in views} if self.mesh is not None else set()
-        self.late = [root for key, root in roots.items() if key in shared]
+        self.late = [root for key, root in roots.items() if key in shared and isinstance(root, FSDPModule)]
 
     @contextmanager
     def exchanging(self, last: bool) -> Iterator[None]:

@@ -66,7 +66,7 @@ class GANRefine(Task):
     def usual_preset(cls, given: dict[str, str]) -> str:
         """The default's rates, length and real pictures are those of the embedded networks only."""
         embedded = {"generator.path": GeneratorConfig.path, "teacher.path": TeacherConfig.path}
-        others = [key for key in ("generator", "teacher") if key in given]
+        others: list[str] = [key for key in ("generator", "teacher") if key in given]
         others += [key for key, path in embedded.items() if given.get(key, path) != path]
         return "official" if others else "default"
 
