@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.files import write_text
+from scorefield.three_d import three_js
 
 SHOWN = 8  # particles; a page stays at a few megabytes
 STYLE = """
@@ -62,12 +63,17 @@ def section(folder: Path, assets: list[dict[str, Any]], more: Figures = ()) -> s
     """The section's HTML; all text in it is escaped."""
     cards = [card(folder, record, more) for record in assets[:SHOWN]]
     cut = "" if len(assets) <= SHOWN else f"<p class='note'>The first {SHOWN} of {len(assets)} are shown.</p>"
-    script = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
     return (
         f"<style>{STYLE}</style><h2>Assets</h2><p class='note'>The exported file itself: drag to turn, click and "
         f"scroll to come nearer, double-click to go back.</p>{cut}<div class='assets'>{''.join(cards)}</div>"
-        f"<script>{script}</script>"
+        f"{viewer_script() if any(record.get('glb') for record in assets[:SHOWN]) else ''}"
     )
+
+
+def viewer_script() -> str:
+    """What makes the assets above it turn: three.js and the viewer, whole, so that nothing is fetched."""
+    own = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
+    return f"<script>{three_js.library()}</script><script>{own}</script>"
 
 
 def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
