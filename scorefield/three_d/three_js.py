@@ -1,4 +1,4 @@
-"""three.js and its reader of GLB files, out of the installed trimesh, whose notebook viewer carries both in one page."""
+"""three.js and its reader of GLB files, out of the installed trimesh, whose own viewer carries both in one page."""
 
 import re
 import zipfile

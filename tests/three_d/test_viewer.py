@@ -58,7 +58,7 @@ def test_the_section_is_whole_and_escaped(run):
 def test_a_trimesh_without_the_viewer_is_told(monkeypatch, tmp_path):
     three_js.library.cache_clear()
     monkeypatch.setattr(three_js, "TEMPLATE", "resources/templates/none.zip")
-    with pytest.raises(UserError, match="this trimesh carries no viewer .*none.zip.*: install trimesh"):
+    with pytest.raises(UserError, match="this trimesh carries no viewer"):
         three_js.library()
     monkeypatch.undo()
     monkeypatch.setattr(three_js, "LAST", "THREE.Nothing")
