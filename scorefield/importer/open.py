@@ -28,7 +28,8 @@ def open_network(path: Path | str, network: str | None = None) -> nn.Module:
     """The network at ``path`` on the CPU, in float32, with the settings that were in force where it was trained.
 
     Args:
-        path: an official .pkl, a folder that ``scorefield import`` wrote, or PATH of PATH.safetensors and PATH.json.
+        path: an official .pkl, a folder that ``scorefield import`` wrote, PATH of PATH.safetensors and PATH.json, or a
+            pixel-space pipeline of diffusers (folder or hub id), which becomes a ``PixelUNet``.
         network: which of a pickle's networks (G_ema, G, D, ema); None takes the first of G_ema, ema, G.
 
     Raises:
@@ -36,9 +37,15 @@ def open_network(path: Path | str, network: str | None = None) -> nn.Module:
             and architecture do not fit.
     """
     path = Path(path)
+    if not path.with_name(f"{path.name}.json").is_file():
+        from scorefield.teachers.pixel_unet import is_pipeline, open_pixel_unet
+
+        if is_pipeline(path):
+            return open_pixel_unet(path)
     if not stored(path):
         raise UserError(
-            f'there is no network at "{path}": give a .pkl, a converted folder, or PATH of PATH.safetensors'
+            f'there is no network at "{path}": give a .pkl, a converted folder, PATH of PATH.safetensors, or a '
+            "diffusers folder or hub id"
         )
     if not path.exists():
         return networks.load(path)
