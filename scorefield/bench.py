@@ -15,7 +15,8 @@ from scorefield.commands.run import passes_per_iteration
 from scorefield.denoiser import Denoiser, join
 from scorefield.runfolder import peak_memory
 from scorefield.task import Players
-from scorefield.training.trainer import Trainer, frozen, trainable
+from scorefield.training.parameters import frozen, trainable
+from scorefield.training.trainer import Trainer
 
 WARM_UP = 2
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense bf16 FLOP/s of the data sheets

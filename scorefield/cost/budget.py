@@ -22,6 +22,7 @@ SWITCHES: list[tuple[str, Any]] = [
     ("training.activation_checkpointing", True),
     ("training.precision", "bf16"),
     ("teacher.dtype", "bfloat16"),
+    ("training.sharding", "fsdp2"),
     ("online.kind", "lora"),
     ("generator.kind", "lora"),
 ]
@@ -60,13 +61,13 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
     training = config.training
     if most := [parts for parts in divisors(training.batch, devices) if parts > training.accumulation]:
         yield "training.accumulation", most[-1]
-    given = [*SWITCHES]
-    if devices > 1 and getattr(config.generator, "kind", "") in ("full", "lora"):  # a network, not a field
-        given.insert(4, ("training.sharding", "fsdp2"))
-    for key, value in given:
+    network = getattr(config.generator, "kind", "") in ("full", "lora")  # and no field, which is not sharded
+    for key, value in SWITCHES:
         section, name = key.split(".")
         inside = getattr(config, section, None)
         if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):
+            continue
+        if name == "sharding" and (devices == 1 or not network):
             continue
         if name == "split_guidance" and training.guidance_scale == 1 == training.online_guidance_scale:
             continue

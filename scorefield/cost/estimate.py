@@ -10,8 +10,9 @@ from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
 from scorefield.task import Players, Task
 from scorefield.teachers.shared import holder
+from scorefield.training.parameters import trainable
 from scorefield.training.sharding import blocks, owner
-from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.trainer import Trainer
 
 ROLES = ("teacher", "online score", "generator", "gradients", "optimizer states", "EMA", ACTIVATIONS)
 

@@ -1,5 +1,6 @@
 """Any stored network as a module: an official pickle, the folder it was converted to, or a file pair of our own."""
 
+import difflib
 from pathlib import Path
 
 from torch import nn
@@ -24,6 +25,21 @@ def locate(path: str) -> Path:
     return inside if not stored(given) and stored(inside) else given
 
 
+def nearest(path: Path) -> str:
+    """The embedded network whose name is most like ``path``, "" where none is."""
+    here = (resources.root() / "assets").glob("*/*.safetensors")
+    return next(iter(difflib.get_close_matches(str(path), [f"{file.parent.name}/{file.stem}" for file in here], 1)), "")
+
+
+def absent(path: Path, near: str) -> str:
+    """What is said of a path with no network; ``near`` is one that is there."""
+    meant = f' (did you mean "{near}"?)' if near else ""
+    return (
+        f'there is no network at "{path}"{meant}: give a .pkl, a converted folder, PATH of PATH.safetensors, or a '
+        "diffusers folder or hub id"
+    )
+
+
 def open_network(path: Path | str, network: str | None = None) -> nn.Module:
     """The network at ``path`` on the CPU, in float32, with the settings that were in force where it was trained.
 
@@ -41,12 +57,13 @@ def open_network(path: Path | str, network: str | None = None) -> nn.Module:
         from scorefield.teachers.pixel_unet import is_pipeline, open_pixel_unet
 
         if is_pipeline(path):
-            return open_pixel_unet(path)
+            try:
+                return open_pixel_unet(path)
+            except UserError as error:
+                near = nearest(path)
+                raise UserError(absent(path, near) if near else str(error).removeprefix("teacher.path ")) from error
     if not stored(path):
-        raise UserError(
-            f'there is no network at "{path}": give a .pkl, a converted folder, PATH of PATH.safetensors, or a '
-            "diffusers folder or hub id"
-        )
+        raise UserError(absent(path, nearest(path)))
     if not path.exists():
         return networks.load(path)
     imported = load(path, network)

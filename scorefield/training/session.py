@@ -17,10 +17,11 @@ from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint, shards
+from scorefield.training.parameters import trainable
 from scorefield.training.progress import Progress
 from scorefield.training.signals import Interrupted, handled
 from scorefield.training.trackers import Trackers
-from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.trainer import Trainer
 from scorefield.training.writer import Writer, snapshot
 
 

@@ -21,11 +21,13 @@ from scorefield.denoiser import Denoiser, Guided
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
+from scorefield.noise import spread
 from scorefield.random import Draws
-from scorefield.teachers.shared import views_of
 from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
+from scorefield.training.parameters import frozen, trainable
 from scorefield.training.player import MovingAverage, Player
+from scorefield.training.rows import clean_rows, finite_rows
 from scorefield.training.settings import TrainingConfig
 from scorefield.training.sharding import Sharding
 
@@ -37,20 +39,6 @@ class Sample:
     draws: Draws
     batch: Batch
     x0: Tensor
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for the parameters of ``module`` within; the flags come back on exit."""
-    held = [*module.parameters(), *(p for view in views_of(module) for p in view.used())]
-    parameters = [p for p in held if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 class Trainer:
@@ -366,26 +354,6 @@ class Trainer:
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
             player.skipped.fill_(count)
             player.rate_scale = state["rate_scale"]
-
-
-def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that ask for gradients."""
-    return [p for p in module.parameters() if p.requires_grad]
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """bool [B]: samples without a NaN or infinity."""
-    return torch.isfinite(x).flatten(1).all(1) if x.ndim > 1 else torch.isfinite(x)
-
-
-def clean_rows(x: Tensor, good: Tensor) -> Tensor:
-    """``x`` with the samples that are not ``good`` set to zero; their gradient is zero as well."""
-    return torch.where(spread(good, x), x, torch.zeros_like(x))
-
-
-def spread(values: Tensor, like: Tensor) -> Tensor:
-    """[B] shaped to broadcast against [B, …]."""
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:

@@ -120,3 +120,13 @@ def test_what_is_not_there(tmp_path):
     path = dump(tmp_path / "edm.pkl", builders.edm_file())
     with pytest.raises(UserError, match="G_ema"):
         open_network(path, "G_ema")
+
+
+def test_a_misspelt_embedded_network_is_told_the_right_one(monkeypatch):
+    """OWNER/NAME reads like a hub id, too: what is said must not be the hub's answer alone."""
+    monkeypatch.setattr("scorefield.teachers.hub.reachable", lambda: False)
+    monkeypatch.setattr("scorefield.teachers.pixel_unet.reachable", lambda: False)
+    with pytest.raises(UserError, match=r'no network at "toybox32/gann" \(did you mean "toybox32/gan"\?\)'):
+        open_network("toybox32/gann")
+    with pytest.raises(UserError, match=r"^somebody/something is neither a local folder nor a hub repository"):
+        open_network("somebody/something")
