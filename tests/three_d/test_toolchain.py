@@ -126,3 +126,9 @@ def test_the_command_line_prints_the_sentence_alone(machine, march):
     assert shown.count("\n") == 1
     assert notice.filename not in shown
     assert "place.py:3: UserWarning: other" in cli.one_line("other", UserWarning, "place.py", 3)
+
+
+def test_the_command_line_puts_its_own_way_of_printing_in_place(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", cli.USUAL)
+    assert cli.main(["list"]) == 0
+    assert warnings.formatwarning("said", Notice, "place.py", 3) == "warning: said\n"
