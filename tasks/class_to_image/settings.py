@@ -1,6 +1,7 @@
 """Configuration of the task; the core's sections come from ``RunConfig``."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scorefield.errors import UserError
 from scorefield.evaluation.measure import MeasureConfig
@@ -26,7 +27,7 @@ class GeneratorConfig:
     # one-step generator)
     init: str = "teacher"
     init_sigma: float = 2.5  # noise level of its input
-    labels: list[float] = field(default_factory=list)  # frequencies of the classes; empty: all alike
+    labels: Any = None  # frequencies of the classes, or labelled pictures to count them in; left out: all alike
 
 
 @dataclass

@@ -13,7 +13,7 @@ from scorefield.errors import UserError
 from scorefield.evaluation.measure import Meter
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
-from scorefield.generators.labels import LabelLaw
+from scorefield.generators.labels import label_law
 from scorefield.generators.one_step import no_condition
 from scorefield.generators.terms import build_terms, plain
 from scorefield.generators.weights import apply_weights, load_generator
@@ -116,9 +116,7 @@ class ClassToImage(Task):
         if not denoiser.sigma_min <= sigma <= denoiser.sigma_max:
             known = f"{denoiser.sigma_min:g} to {denoiser.sigma_max:g}"
             raise UserError(f"generator.init_sigma {sigma:g} is outside the teacher's noise levels, {known}")
-        if settings.labels and not classes:
-            raise UserError("generator.labels are of a teacher with classes, and this one is unconditional")
-        law = LabelLaw(classes, settings.labels or None) if classes else no_condition
+        law = label_law(classes, settings.labels) or no_condition
         augment = self.config.online
         return LabelledOneStep(denoiser, denoiser.shape, sigma, law, augment.augment, augment.mirror)
 

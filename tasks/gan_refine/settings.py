@@ -14,6 +14,7 @@ class TeacherConfig:
     """The diffusion teacher in pixel space."""
 
     path: str = "toybox32/teacher"  # an official .pkl, a converted folder, PATH of PATH.safetensors, or an asset's
+    network: str | None = None  # of a pickle: ema is the default
     sigma_min: float = 0.002  # narrowed to what the network knows
     sigma_max: float = 80.0
 
@@ -30,7 +31,7 @@ class GeneratorConfig:
     truncation_psi: float = 1.0
     update_w_avg: bool = False
     mapping_lr_scale: float = 1.0
-    labels: list[float] = field(default_factory=list)  # frequencies of the classes; empty: all alike
+    labels: Any = None  # frequencies of the classes, or labelled pictures to count them in; left out: all alike
 
 
 @dataclass

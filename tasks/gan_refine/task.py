@@ -10,7 +10,7 @@ from scorefield import noise_laws
 from scorefield.errors import UserError
 from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
-from scorefield.generators.labels import LabelLaw
+from scorefield.generators.labels import label_law
 from scorefield.generators.stylegan2 import StyleGAN2Generator
 from scorefield.generators.terms import build_terms, plain
 from scorefield.images import save_grid, save_image
@@ -90,7 +90,7 @@ class GANRefine(Task):
     def open_teacher(self) -> EDMDenoiser:
         """The frozen teacher, a preconditioned denoiser."""
         settings = self.config.teacher
-        network = self.open(settings.path)
+        network = self.open(settings.path, settings.network)
         if isinstance(network, stylegan2.Generator):
             raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
         native = self.config.training.dropout != "none"
@@ -112,7 +112,7 @@ class GANRefine(Task):
             noise_mode=settings.noise_mode,
             output_size=side if side < network.img_resolution else None,
             resize=settings.resize,
-            labels=LabelLaw(network.c_dim, settings.labels or None) if network.c_dim else None,
+            labels=label_law(network.c_dim, settings.labels),
             tell_labels=bool(network.c_dim and self.teacher.label_dim),
             truncation_psi=settings.truncation_psi,
             update_w_avg=settings.update_w_avg,
