@@ -123,7 +123,7 @@ class Meter:
     """
 
     def __init__(self, settings: MeasureConfig, resolution: int, device: str, seed: int):
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.resolution = settings, device, resolution
         self.network: FeatureNetwork = open_features(settings.network, device)
         self.real, self.ceiling = real_pictures(settings, resolution, device, seed)
         self.reference = self._reference()
@@ -186,9 +186,21 @@ class Meter:
             "conventions": {
                 "covariance": "denominator N - 1",
                 "resize": self.network.resize,
-                "pictures": "rounded to uint8 before they are read",
+                "pictures": f"{self.resolution} px, rounded to uint8 before they are read",
             },
         }
+
+
+class Running:
+    """Fréchet distance over time, on few pictures of one seed: it is biased upwards, and never chooses anything."""
+
+    def __init__(self, meter: Meter, count: int):
+        self.meter, self.count = meter, count
+
+    def figures(self, make: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Of pictures 0 … ``count`` of ``make``, as ``Meter.of_source`` takes it."""
+        seen = self.meter.of_source(make, self.count, alone=True)
+        return {"eval/frechet": metrics.frechet_distance(self.meter.reference.statistics, seen.features)}
 
 
 AVERAGED = ("frechet", "inception_score", "kid", "precision", "recall", "density", "coverage")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield import noise_laws
 from scorefield.errors import UserError
-from scorefield.evaluation.measure import Meter
+from scorefield.evaluation.measure import Meter, Running
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import label_law
@@ -50,7 +50,7 @@ class ClassToImage(Task):
     summary = "one-step pictures of classes from an EDM teacher in pixel space, without data"
     Config = ClassToImageConfig
     config: ClassToImageConfig
-    running: evaluate.Running | None = None  # made by build
+    running: Running | None = None  # made by build
     names: list[str] | None = None  # of the classes, where real pictures tell them
     open = staticmethod(open_located)
 
@@ -134,7 +134,7 @@ class ClassToImage(Task):
             self.load_init(generator, Path(self.config.generator.init))
         players = self.players(generator)
         if self.config.evaluation.running and self.config.evaluation.network:
-            self.running = evaluate.Running(self)
+            self.running = Running(evaluate.make_meter(self), self.config.evaluation.running)
             self.name_classes(self.running.meter)
         return players
 
@@ -198,7 +198,7 @@ class ClassToImage(Task):
         ]
         layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
         write_json(self.folder.samples / "layout.json", layout)
-        return self.running.figures(self, generator) if self.running is not None else {}
+        return evaluate.running_figures(self, self.running, generator) if self.running is not None else {}
 
     def word(self, number: int) -> str:
         """How a class is called on the page."""

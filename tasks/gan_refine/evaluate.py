@@ -17,7 +17,7 @@ from scorefield.report import fragments
 if TYPE_CHECKING:
     from .task import GANRefine
 
-FIRST_DRAW, DIVERSITY_SEED, SHOWN_SEED = 100, 90, 91
+FIRST_DRAW, DIVERSITY_SEED, SHOWN_SEED, RUNNING_SEED = 100, 90, 91, 92
 SHOWN = 32
 SWEPT = ("frechet", "precision", "recall")
 
@@ -37,6 +37,11 @@ def source(
     return make
 
 
+def make_meter(task: "GANRefine") -> Meter:
+    """What the configuration measures with."""
+    return Meter(task.config.evaluation, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+
+
 def before_and_after(task: "GANRefine", generator: Generator, samples: int) -> dict[str, Any]:
     """Figures of the generator as it was and as it is, on equal latents; writes the pictures of the page."""
     settings = task.config.evaluation
@@ -47,7 +52,7 @@ def before_and_after(task: "GANRefine", generator: Generator, samples: int) -> d
     if not settings.network:
         empty = dict.fromkeys(("frechet", "frechet_interval", "precision", "recall", "kid", "diversity"))
         return {"before": dict(empty), "after": dict(empty), "feature_network": None}
-    meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+    meter = task.running.meter if task.running is not None else make_meter(task)
     result: dict[str, Any] = {}
     if meter.ceiling is not None:
         others = meter.of_pictures(meter.ceiling.images[:samples])

@@ -40,12 +40,15 @@ class EvaluationConfig(MeasureConfig):
 
     draws: int = 3  # independent draws behind each interval
     preview: int = 32  # pictures in the grids over time
+    running: int = 0  # pictures behind the Fréchet distance over time; 0: none
     truncation: list[float] = field(default_factory=list)  # values of psi that both are measured at, for the page
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.draws < 2:
             raise UserError(f"evaluation.draws must be at least 2 for an interval, not {self.draws}")
+        if self.running < 0 or 0 < self.running < 5:
+            raise UserError(f"evaluation.running must be 0, or at least 5 for a Fréchet distance, not {self.running}")
         if self.preview < 1:
             raise UserError(f"evaluation.preview must be at least 1, not {self.preview}")
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scorefield import noise_laws
 from scorefield.errors import UserError
+from scorefield.evaluation.measure import Running
 from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import label_law
@@ -46,7 +47,7 @@ class GANRefine(Task):
     summary = "a better StyleGAN2 from a diffusion teacher in pixel space, without data"
     Config = GANRefineConfig
     config: GANRefineConfig
-    before: dict[str, Any] | None = None  # figures of the unrefined generator
+    running: Running | None = None  # made by build
     open = staticmethod(open_located)
 
     def check(self) -> None:
@@ -122,6 +123,9 @@ class GANRefine(Task):
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        settings = self.config.evaluation
+        if settings.running and settings.network:
+            self.running = Running(evaluate.make_meter(self), settings.running)
         return self.players(self.open_generator())
 
     def players(self, generator: StyleGAN2Generator) -> Players:
@@ -177,7 +181,9 @@ class GANRefine(Task):
         words = [f"latent {place}, class {number}" for place, number in enumerate(self.classes(count).tolist())]
         layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
         write_json(self.folder.samples / "layout.json", layout)
-        return {}
+        if self.running is None:
+            return {}
+        return self.running.figures(evaluate.source(self, plain(generator), evaluate.RUNNING_SEED))
 
     @torch.no_grad()
     def probe(self, generator: Generator) -> Probe:

@@ -116,6 +116,7 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
     np.savez(place / "real.npz", images=real, labels=np.arange(30) % CLASSES)
     words = [f"evaluation.judge={place}", f"evaluation.data={place / 'real.npz'}", "evaluation.samples=10"]
     words += ["evaluation.real=15", "evaluation.per_class=2", "evaluation.truncation=[1.0,0.5]", "evaluation.nearest=3"]
+    words += ["evaluation.running=8"]
     terms = ["terms.adversarial.weight=0.1", f"terms.adversarial.data={place / 'real.npz'}", "terms.anchor.weight=1"]
     assert run(place, *words, *terms, "terms.adversarial.head=conv") == 0
     out = place / "run"
@@ -127,6 +128,11 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["real"]["samples"] == 10
     assert summary["frechet_name"] == "FD-judge"
+    assert summary["conventions"]["pictures"].startswith(f"{SIDE} px")
+    looks = [line["eval/frechet"] for line in lines if "eval/frechet" in line]
+    assert len(looks) == 3  # before, and after two and four iterations
+    assert all(value > 0 for value in looks)
+    assert "Fréchet distance while training" in (out / "report.html").read_text()
     sweep = json.loads((out / "evaluation" / "truncation.json").read_text())
     assert [row["psi"] for row in sweep] == [0.5, 1.0]
     for row in sweep:
@@ -154,6 +160,7 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
         ([], "gan", "gan", "not a diffusion teacher"),
         ([], "teacher", "nothing", "no network at"),
         (["evaluation.samples=1"], "teacher", "gan", "at least 5"),
+        (["evaluation.running=3"], "teacher", "gan", "at least 5"),
         (["generator.trainable=al"], "teacher", "gan", '"all"'),
         (["generator.labels=[1,2]"], "teacher", "gan", "3 numbers"),
         (["training.online_warmup=4"], "teacher", "gan", "online_warmup"),
