@@ -10,6 +10,15 @@ from scorefield.training.settings import RunConfig
 
 
 @dataclass
+class FurtherTeacher:
+    """Another teacher, for the noise levels from ``above`` on (up to the next one's)."""
+
+    path: str = ""
+    above: float = 0.0
+    network: str | None = None
+
+
+@dataclass
 class TeacherConfig:
     """The diffusion teacher in pixel space."""
 
@@ -17,6 +26,12 @@ class TeacherConfig:
     network: str | None = None  # of a pickle: ema is the default
     sigma_min: float = 0.002  # narrowed to what the network knows
     sigma_max: float = 80.0
+    further: list[FurtherTeacher] = field(default_factory=list)  # for higher noise; the online score starts as path
+
+    def __post_init__(self) -> None:
+        for other in self.further:
+            if not other.path or other.above <= 0:
+                raise UserError("teacher.further needs path and above > 0 of each: [{path: FILE.pkl, above: 5}]")
 
 
 @dataclass

@@ -22,6 +22,7 @@ from scorefield.random import Draws
 from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.edm import EDMDenoiser
+from scorefield.teachers.ranged import RangedTeacher
 
 from . import evaluate
 from .settings import GANRefineConfig, GeneratorConfig, TeacherConfig
@@ -48,6 +49,7 @@ class GANRefine(Task):
     Config = GANRefineConfig
     config: GANRefineConfig
     running: Running | None = None  # made by build
+    first: EDMDenoiser  # the teacher, or that of the lowest noise: what the online score starts as
     open = staticmethod(open_located)
 
     def check(self) -> None:
@@ -67,9 +69,9 @@ class GANRefine(Task):
     def usual_preset(cls, given: dict[str, str]) -> str:
         """The default's rates, length and real pictures are those of the embedded networks only."""
         embedded = {"generator.path": GeneratorConfig.path, "teacher.path": TeacherConfig.path}
-        others = [key for key in ("generator", "teacher") if key in given]
-        others += [key for key, path in embedded.items() if given.get(key, path) != path]
-        return "official" if others else "default"
+        whole = {"generator", "teacher"} & set(given)  # given as sections
+        others = [key for key, path in embedded.items() if given.get(key, path) != path]
+        return "official" if whole or others else "default"
 
     def check_fit(self, generator: StyleGAN2Generator) -> None:
         """Raise UserError when teacher and generator are not of one kind of picture and label."""
@@ -88,12 +90,21 @@ class GANRefine(Task):
                 "the same classes, or an unconditional one"
             )
 
-    def open_teacher(self) -> EDMDenoiser:
-        """The frozen teacher, a preconditioned denoiser."""
+    def open_teacher(self) -> EDMDenoiser | RangedTeacher:
+        """The frozen teacher: a preconditioned denoiser, or several, each for its noise levels."""
         settings = self.config.teacher
-        network = self.open(settings.path, settings.network)
+        self.first = self.open_denoiser(settings.path, settings.network)
+        if not settings.further:
+            return self.first
+        others = [(other.above, self.open_denoiser(other.path, other.network)) for other in settings.further]
+        return RangedTeacher([(0.0, self.first), *others]).eval()
+
+    def open_denoiser(self, path: str, key: str | None) -> EDMDenoiser:
+        """One teacher."""
+        settings = self.config.teacher
+        network = self.open(path, key)
         if isinstance(network, stylegan2.Generator):
-            raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
+            raise UserError(f'teacher.path "{path}" holds a StyleGAN2 generator, not a diffusion teacher')
         native = self.config.training.dropout != "none"
         return EDMDenoiser(network, settings.sigma_min, settings.sigma_max, native_training=native).eval()
 
@@ -130,7 +141,7 @@ class GANRefine(Task):
 
     def players(self, generator: StyleGAN2Generator) -> Players:
         """The three roles, and the terms around the generator."""
-        score = online.full_copy(self.teacher)
+        score = online.full_copy(self.first).to(self.device)
         wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
         return Players(self.teacher, score, wrapped)
 

@@ -1,4 +1,4 @@
-"""The presets of published pixel-space teachers, through to a page, on small networks of the same classes in pickles."""
+"""The presets of published pixel-space teachers, through to a page, on small pickled networks of their classes."""
 
 import json
 
