@@ -95,6 +95,7 @@ def measure_network(arguments: argparse.Namespace) -> int:
     from scorefield.errors import UserError
     from scorefield.evaluation.stored import StoredConfig, measure
     from scorefield.files import write_json
+    from scorefield.processes import is_main
 
     if arguments.nearest or arguments.scores or arguments.score_option:
         raise UserError("--nearest, --scores and --score-option are for a run, which has a page to show them on")
@@ -102,6 +103,8 @@ def measure_network(arguments: argparse.Namespace) -> int:
     told = [f"{name}={value}" for name in sorted(flags) if (value := getattr(arguments, name)) is not None]
     settings = configuration.load(StoredConfig, None, [*told, *arguments.overrides])
     figures = measure(arguments.run, settings, resolve_device(arguments.device))
+    if not is_main():  # the others drew and read their share of the pictures
+        return 0
     print_result(figures)
     low, high = figures["network"].get("frechet_interval", (None, None))
     spread = "" if low is None else f", 95 % interval {low:.4f} to {high:.4f} over {settings.draws} draws"

@@ -58,7 +58,7 @@ class ClassToImage(Task):
         loss = self.config.build_loss()
         self.teacher = self.open_teacher()
         self.make_generator(self.teacher)
-        self.check_augmentation()
+        self.config.online.check(self.teacher, self.config.teacher.path)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
         noise_laws.online_weighting(self.config.training.online_weighting)
@@ -77,17 +77,6 @@ class ClassToImage(Task):
             return "official"
         path = given.get("teacher.path", TeacherConfig.path)
         return "default" if path == TeacherConfig.path else PRESETS.get(Path(path).name, "official")
-
-    def check_augmentation(self) -> None:
-        """Raise UserError when the online score would be shown warps that it cannot be told of."""
-        settings = self.config.online
-        if settings.mirror is not None and not settings.augment:
-            raise UserError("online.mirror is part of the augmentation: give online.augment as well")
-        if settings.augment and not self.teacher.tells_augmentation:
-            raise UserError(
-                f'the network of teacher.path "{self.config.teacher.path}" was not trained to be told of augmentation, '
-                "so its copy would learn the density of warped pictures: use online.augment=0"
-            )
 
     def open_teacher(self) -> EDMDenoiser:
         """The frozen teacher, a preconditioned denoiser."""

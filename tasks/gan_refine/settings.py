@@ -5,6 +5,7 @@ from typing import Any
 
 from scorefield.errors import UserError
 from scorefield.evaluation.measure import MeasureConfig
+from scorefield.generators.augmented import AugmentConfig
 from scorefield.generators.terms.settings import TermsConfig
 from scorefield.training.settings import RunConfig
 
@@ -75,5 +76,6 @@ class GANRefineConfig(RunConfig):
     task: str = "gan_refine"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    online: AugmentConfig = field(default_factory=AugmentConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -57,6 +57,7 @@ class GANRefine(Task):
         self.teacher = self.open_teacher()
         fresh = self.open_generator()
         self.check_fit(fresh)
+        self.config.online.check(self.first, self.config.teacher.path)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
         noise_laws.online_weighting(self.config.training.online_weighting)
@@ -106,7 +107,10 @@ class GANRefine(Task):
         if isinstance(network, stylegan2.Generator):
             raise UserError(f'teacher.path "{path}" holds a StyleGAN2 generator, not a diffusion teacher')
         native = self.config.training.dropout != "none"
-        return EDMDenoiser(network, settings.sigma_min, settings.sigma_max, native_training=native).eval()
+        told = bool(self.config.online.augment)
+        return EDMDenoiser(
+            network, settings.sigma_min, settings.sigma_max, native_training=native, learns_augmentation=told
+        ).eval()
 
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
@@ -129,6 +133,8 @@ class GANRefine(Task):
             truncation_psi=settings.truncation_psi,
             update_w_avg=settings.update_w_avg,
             mapping_lr_scale=settings.mapping_lr_scale,
+            augment=self.config.online.augment,
+            mirror=self.config.online.mirror,
         )
 
     # ------------------------------------------------------------------ training

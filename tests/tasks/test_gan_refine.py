@@ -8,8 +8,11 @@ import torch
 
 from scorefield import networks
 from scorefield.cli import main
+from scorefield.commands.common import open_run
 from scorefield.evaluation.judge import Judge
 from scorefield.importer.open import open_network
+from scorefield.random import Draws
+from scorefield.teachers.online import full_copy
 
 SIDE, CLASSES = 16, 3
 
@@ -160,6 +163,8 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
         ([], "gan", "gan", "not a diffusion teacher"),
         ([], "teacher", "nothing", "no network at"),
         (["evaluation.samples=1"], "teacher", "gan", "at least 5"),
+        (["online.augment=0.1"], "teacher", "gan", "was not trained to be told of augmentation"),
+        (["online.mirror=0.5"], "teacher", "gan", "part of the augmentation"),
         (["evaluation.running=3"], "teacher", "gan", "at least 5"),
         (["generator.trainable=al"], "teacher", "gan", '"all"'),
         (["generator.labels=[1,2]"], "teacher", "gan", "3 numbers"),
@@ -201,6 +206,22 @@ def test_networks_of_ones_own_are_not_measured_against_toybox(place, capsys):
     assert "data: toybox" in embedded
     assert main(["config", "gan_refine", "generator=toybox32/gan", "training.seed=3"]) == 0
     assert capsys.readouterr().out == embedded.replace("seed: 0", "seed: 3")
+
+
+def test_the_online_score_may_see_augmented_pictures_and_is_told(place):
+    network = networks.build("EDMPrecond", {**unet().recipe["kwargs"], "augment_dim": 9})
+    networks.save(network, place / "told")
+    assert run(place, "online.augment=1.0", teacher="told") == 0
+    state = open_run(place / "run", "cpu")[0]
+    state.teacher = state.open_teacher()
+    generator = state.open_generator()
+    x0, draws = torch.rand(3, 3, SIDE, SIDE), Draws(0, 0, torch.arange(3))
+    seen, condition = generator.online_view(x0, {"label": torch.eye(3)}, draws)
+    assert condition["augment"].shape == (3, 9)
+    assert condition["label"].shape == (3, 3)
+    assert not torch.allclose(seen, x0)
+    trained = {name for name, p in full_copy(state.first).named_parameters() if p.requires_grad}
+    assert "network.model.map_augment.weight" in trained
 
 
 def test_a_run_that_nothing_measures_says_so(place, capsys):
