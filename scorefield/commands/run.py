@@ -265,7 +265,11 @@ def wind_up(folder: RunFolder, together: bool) -> None:
 
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
-    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "start", "student") if who in summary]
+    rows = [
+        (who, summary[who])
+        for who in ("real", "network", "teacher", "before", "after", "start", "student")
+        if who in summary
+    ]
     rows += (summary.get("peers") or {}).items()
     known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
     known += ["precision", "recall", "diversity", *(summary.get("scores") or {}), "seconds_per_image"]

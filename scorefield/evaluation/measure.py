@@ -5,7 +5,7 @@ Picture n depends on the seed and n alone, so neither the batch size nor the num
 
 import math
 import statistics as plain
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ class Meter:
     """
 
     def __init__(self, settings: MeasureConfig, resolution: int, device: str, seed: int):
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.resolution = settings, device, resolution
         self.network: FeatureNetwork = open_features(settings.network, device)
         self.real, self.ceiling = real_pictures(settings, resolution, device, seed)
         self.reference = self._reference()
@@ -186,9 +186,39 @@ class Meter:
             "conventions": {
                 "covariance": "denominator N - 1",
                 "resize": self.network.resize,
-                "pictures": "rounded to uint8 before they are read",
+                "pictures": f"{self.resolution} px, rounded to uint8 before they are read",
             },
         }
+
+
+class Running:
+    """Fréchet distance over time, on few pictures of one seed: it is biased upwards, and never chooses anything."""
+
+    def __init__(self, meter: Meter, count: int):
+        self.meter, self.count = meter, count
+
+    def figures(self, make: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Of pictures 0 … ``count`` of ``make``, as ``Meter.of_source`` takes it."""
+        seen = self.meter.of_source(make, self.count, alone=True)
+        return {"eval/frechet": metrics.frechet_distance(self.meter.reference.statistics, seen.features)}
+
+
+AVERAGED = ("frechet", "inception_score", "kid", "precision", "recall", "density", "coverage")
+
+
+def averaged_figures(meter: Meter, sources: Sequence[Callable[[Tensor], Tensor]], samples: int) -> dict[str, Any]:
+    """Means over independent draws, with intervals of the Fréchet distance and KID.
+
+    ``sources`` are the draws, each from places int64 [B] to pictures in [-1, 1]; one alone gives no interval.
+    """
+    seen = [meter.figures(meter.of_source(make, samples)) for make in sources]
+    found: dict[str, Any] = {
+        key: plain.mean(row[key] for row in seen) for key in AVERAGED if all(key in row for row in seen)
+    }
+    if len(seen) > 1:
+        told = [key for key in ("frechet", "kid") if key in found]
+        found |= {f"{key}_interval": interval([row[key] for row in seen]) for key in told}
+    return found | {"samples": samples, "draws": len(seen)}
 
 
 def real_pictures(

@@ -313,7 +313,12 @@ def rehearsable(teacher: Teacher, name: str) -> PipelineTeacher:
 
 
 def folder_or_id(path: str) -> str:
-    """A local folder or hub id as it is; an asset's name becomes its pipeline folder."""
+    """A local folder or hub id as it is; an asset's name becomes its pipeline folder; UserError for a file."""
+    if Path(path).is_file():
+        raise UserError(
+            f"teacher.path {path} is a file, and this task's teachers are diffusers pipelines, a folder or hub id: "
+            "EDM's networks and other stored ones are teachers of class_to_image and gan_refine"
+        )
     if "/" in path or Path(path).is_dir():
         return path
     return str(resources.asset(path) / "pipeline")
