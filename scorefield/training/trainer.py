@@ -30,6 +30,7 @@ from scorefield.training.player import MovingAverage, Player
 from scorefield.training.rows import clean_rows, finite_rows
 from scorefield.training.settings import TrainingConfig
 from scorefield.training.sharding import Sharding
+from scorefield.training.steady import SteadyScore
 
 
 @dataclass
@@ -84,6 +85,7 @@ class Trainer:
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
         self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
+        self.steady = SteadyScore(online, config.online_half_life_images)
         learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
         self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
@@ -141,12 +143,13 @@ class Trainer:
                     self.accelerator.backward(self._online_loss(sample, update))
             with self.clock("optimizer"):
                 self.online_player.step(k)
+                self.steady.update(config.batch)
         if k < config.online_warmup:  # the generator waits until its score is known
             return
 
         self.updates += 1
         for place, draws in enumerate(parts):
-            with self._synced(self.generator_call, place == len(parts) - 1):
+            with self._synced(self.generator_call, place == len(parts) - 1), self.steady.read():
                 sample = shared[0] if shared else self._render(draws)
                 loss = self._generator_loss(sample, k)
                 with self.clock("backward"):
@@ -339,6 +342,7 @@ class Trainer:
         optimizers = {name: player.optimizer.state_dict() for name, player in players.items()}
         return (optimizers if self.sharding is None else {}) | {
             "images": self.images,
+            "online_average": self.steady.state_dict(),
             "nan_samples": int(self.nan_samples),
             "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
             "rate_scale": self.generator_player.rate_scale,
@@ -349,6 +353,7 @@ class Trainer:
         if self.sharding is None:
             self.generator_player.optimizer.load_state_dict(state["generator_optimizer"])
             self.online_player.optimizer.load_state_dict(state["online_optimizer"])
+        self.steady.load_state_dict(state.get("online_average", {}))
         self.images = state["images"]
         self.nan_samples.fill_(state["nan_samples"])
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
