@@ -62,7 +62,8 @@ def measured(task, iterations: int = 1) -> int:
     ("name", "words"),
     [
         ("pixart_sigma", ["training.accumulation=2", "training.precision=bf16", *LORA]),
-        ("pixart_sigma", ["training.activation_checkpointing=true", "training.split_guidance=true"]),
+        ("pixart_sigma", ["training.activation_checkpointing=[teacher,online]", "training.split_guidance=true"]),
+        ("pixart_sigma", ["training.activation_checkpointing=[teacher,online,generator]", *LORA]),
         pytest.param(
             "flux_schnell",
             ["training.accumulation=2", "training.precision=bf16", *LORA, SMALL],

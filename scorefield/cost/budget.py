@@ -19,7 +19,8 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 # those that change nothing in what is learned come first
 SWITCHES: list[tuple[str, Any]] = [
     ("training.split_guidance", True),
-    ("training.activation_checkpointing", True),
+    ("training.activation_checkpointing", ["teacher", "online", "generator"]),
+    ("training.activation_checkpointing", ["teacher", "online"]),  # where the generator has nothing to cut
     ("training.precision", "bf16"),
     ("teacher.dtype", "bfloat16"),
     ("online.kind", "lora"),
@@ -96,15 +97,22 @@ def with_value(config: Any, key: str, value: Any) -> Any:
 def advise(config: Any, room: int, before: Estimate, ask: Callable[[Any], Estimate]) -> str:
     """What to switch on, one after the other until the run fits ``room`` bytes, each with its effect; one clause."""
     taken: list[str] = []
+    done: set[str] = set()
     for key, value in switches(config, before.devices):
+        if key in done:
+            continue
         tried = with_value(config, key, value)
-        after = ask(tried)
+        try:
+            after = ask(tried)
+        except UserError:
+            continue  # this task has no use for it
         if key == "training.accumulation" and after.per_device <= room:
             tried, value, after = gentlest(config, room, before, (tried, after), ask)
         saved = before.per_device - after.per_device
         if saved < 0.005 * before.per_device:
             continue  # no help here
         taken.append(f"{key}={shown(value)} (-{amount(saved)})")
+        done.add(key)
         config, before = tried, after
         if before.per_device <= room:
             return f"it would fit, in {amount(before.per_device)}, with {' '.join(taken)}"
@@ -132,6 +140,8 @@ def gentlest(config: Any, room: int, before: Estimate, most: tuple[Any, Estimate
 
 def shown(value: Any) -> str:
     """A value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

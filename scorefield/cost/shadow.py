@@ -146,9 +146,12 @@ class ShadowTrainer(Trainer):
     def _autocast(self):  # type: ignore[override]
         return self.kernels.lowered(self.config.precision == "bf16")
 
-    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+    def _repeated(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return repeatable(call)
+
+    def _ask(self, ask: Callable[[Tensor], Any], role: str, network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
         def lowered(seen: Tensor) -> Any:  # also when it is called again, in the backward pass, where no mode is on
             with self.kernels, self._autocast():
                 return ask(seen)
 
-        return super()._ask(lowered, network, x_t, draws)
+        return super()._ask(lowered, role, network, x_t, draws)

@@ -7,6 +7,7 @@ from scorefield.errors import UserError, check_number, suggest
 from scorefield.registry import check_value
 
 SHARDINGS = ("none", "fsdp2")
+ROLES = ("teacher", "online", "generator")
 DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
@@ -57,8 +58,9 @@ class TrainingConfig:
     online_guidance_scale: float = 1.0  # online score in the generator's update
     online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
-    # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
-    activation_checkpointing: bool = False
+    # roles whose activations are computed again in the backward pass instead of kept: teacher, online, generator; each
+    # costs one more forward pass
+    activation_checkpointing: list[str] = field(default_factory=list)
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
     generator_noise: dict[str, Any] = field(
@@ -79,6 +81,9 @@ class TrainingConfig:
             raise UserError(f'training.precision "{self.precision}" is unknown: use fp32 or bf16')
         if self.sharding not in SHARDINGS:
             raise UserError(f'training.sharding "{self.sharding}" is unknown: {suggest(self.sharding, SHARDINGS)}')
+        for role in self.activation_checkpointing:
+            if role not in ROLES:
+                raise UserError(f'training.activation_checkpointing: "{role}" is no role: {suggest(role, ROLES)}')
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")

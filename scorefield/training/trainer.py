@@ -25,6 +25,7 @@ from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
 from scorefield.training.player import MovingAverage, Player
+from scorefield.training.recompute import Recompute
 from scorefield.training.settings import TrainingConfig
 from scorefield.training.sharding import Sharding
 
@@ -100,6 +101,10 @@ class Trainer:
             self.teacher.compile()
             self.online_guided.compile()
 
+        networks = {"teacher": teacher, "online": online, "generator": generator}
+        self.recompute = Recompute(
+            config.activation_checkpointing, networks, blockwise=not config.compile, repeat=self._repeated
+        )
         self.online_noise = noise_laws.build(config.online_noise, teacher)
         self.generator_noise = noise_laws.build(config.generator_noise, teacher)
         self.weighting = noise_laws.online_weighting(config.online_weighting, config.sigma_data)
@@ -224,12 +229,12 @@ class Trainer:
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
                 ask = partial(self.evaluations.ask, sigma=sigma, batch=batch)
-                teacher_x0, asked = self._ask(ask, self.teacher.denoiser, seen, draws)
+                teacher_x0, asked = self._ask(ask, "teacher", self.teacher.denoiser, seen, draws)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
                 with self.clock("online_forward"):
                     ask = partial(self.online_guided, sigma=sigma, condition=batch.online_condition)
-                    online_x0 = self._ask(ask, self.online, seen, draws).float()
+                    online_x0 = self._ask(ask, "online", self.online, seen, draws).float()
         extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
         for value in (x_t.detach(), *extra.values()):
@@ -255,7 +260,7 @@ class Trainer:
             loss = loss + term / self.config.accumulation
         return loss
 
-    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+    def _ask(self, ask: Callable[[Tensor], Any], role: str, network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
         """What a score says at ``x_t``; where a Jacobian is needed its activations may be computed twice, not kept."""
 
         def call(seen: Tensor) -> Any:  # all that holds within also holds when it is called again, in the backward pass
@@ -263,9 +268,13 @@ class Trainer:
             with frozen(self.online), self._mode(network, dropping), self._dropping(draws, "scores"):
                 return ask(seen)
 
-        if self.config.activation_checkpointing and torch.is_grad_enabled():
+        if role in self.recompute.whole and torch.is_grad_enabled():
             return checkpoint(call, x_t, use_reentrant=False)
         return call(x_t)
+
+    def _repeated(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` as it can be made again in the backward pass; torch's checkpoint sees to autocast and dropout."""
+        return call
 
     # ------------------------------------------------------------------ small print
 

@@ -189,7 +189,7 @@ def test_a_loss_that_this_task_cannot_feed_is_refused_before_anything_heavy(word
 
 def test_activation_checkpointing_gives_the_same_update(tmp_path):
     after = []
-    for on in ("false", "true"):
+    for on in ("[]", "[teacher,online]"):
         more = ["loss={name: sim}", "training.iterations=1", "evaluation.judge=none"]
         assert run(tmp_path / on, *more, f"training.activation_checkpointing={on}") == 0
         after.append(checkpoint.load(checkpoint.newest_whole(tmp_path / on / "checkpoints")).weights["generator"])

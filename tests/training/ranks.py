@@ -41,7 +41,7 @@ SHARDED = {
     "shared sample": {"deep": True, "guidance_scale": 3.0, "generator": {"clip_norm": 0.5}},
     "accumulation": {"deep": True, "accumulation": 4, "online_updates": 2},
     "fresh": {"deep": True, "loss": "dmd", "fresh_samples": True},
-    "checkpointing": {"deep": True, "activation_checkpointing": True},
+    "checkpointing": {"deep": True, "activation_checkpointing": ["teacher", "online"]},
     "masked": {"deep": True, "poison": True},
 }
 
