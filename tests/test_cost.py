@@ -107,6 +107,19 @@ def test_roles_hold_what_they_should(tiny, tmp_path):
     assert lean["generator"] < found["generator"] / 4
 
 
+def test_an_average_in_host_memory_takes_nothing_of_a_gpu(tiny, tmp_path):
+    task = make(tmp_path, f"teacher.path={tiny}", "training.ema_device=cpu")
+    task.check()
+    there = estimate(task, task.config, "cuda")
+    assert there.memory["EMA"] == 0
+    here = estimate(task, task.config, "cpu")  # where it is also copied to, in the device's own memory
+    task.memory_beside = dict
+    assert estimate(task, task.config, "cpu").per_device == pytest.approx(
+        measured(task) + here.memory["EMA"] / 2, rel=0.05
+    )
+    assert here.memory["EMA"] > 0
+
+
 def test_a_ledger_follows_real_tensors():
     ledger = Ledger(torch.device("cpu"))
     kept = torch.zeros(100)

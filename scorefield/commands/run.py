@@ -158,6 +158,7 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "training.iterations",
         "training.log_every",
         "training.device",
+        "training.ema_device",
         "checkpoints.",
         "evaluation.",
         "monitors.",

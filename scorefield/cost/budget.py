@@ -19,6 +19,7 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 # those that change nothing in what is learned come first
 SWITCHES: list[tuple[str, Any]] = [
     ("training.split_guidance", True),
+    ("training.ema_device", "cpu"),
     ("training.activation_checkpointing", ["teacher", "online", "generator"]),
     ("training.activation_checkpointing", ["teacher", "online"]),  # where the generator has nothing to cut
     ("training.precision", "bf16"),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
@@ -79,11 +80,19 @@ def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> None:
     ledger.book_module("generator", players.generator)
     for name, module in players.beside.items():
         ledger.book_module(name, module)
-    ledger.book("EMA", trainer.average.shadow)
+    ledger.book("EMA", averages(trainer))
     for player in (trainer.online_player, trainer.generator_player):
         ledger.book("optimizer states", [v for s in player.optimizer.state.values() for v in s.values()])
     for parameter in both_trained(players):
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.book("gradients", [p.grad]))
+
+
+def averages(trainer: ShadowTrainer) -> list[Tensor]:
+    """What the moving average takes on the device: nothing in host memory, twice its size where that is the device."""
+    shadow = trainer.average.shadow
+    if trainer.config.ema_device != "cpu":
+        return shadow
+    return [*shadow, *map(torch.empty_like, shadow)] if trainer.kernels.host else []
 
 
 def largest_block(role: torch.nn.Module) -> int:

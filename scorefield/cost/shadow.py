@@ -38,6 +38,7 @@ class Kernels(TorchFunctionMode):
     def __init__(self, device: str):
         super().__init__()
         self.raised, self.lowering = RAISED_ON.get(device.split(":")[0], set()), False
+        self.host = device == "cpu"
 
     @contextmanager
     def lowered(self, wanted: bool) -> Iterator[None]:

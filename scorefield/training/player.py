@@ -117,7 +117,7 @@ class MovingAverage:
         for place, live in enumerate(self.live):
             shadow, now = past.get(id(live), before.get(id(live))), self.shadow[place]
             if shadow is not None and id(live) in rows:
-                source = rows[id(live)]
+                source = rows[id(live)].to(now.device)
                 self.shadow[place] = torch.where(spread(source >= 0, now), shadow[source.clamp(min=0)], now)
             elif shadow is not None and shadow.shape == now.shape:
                 self.shadow[place] = shadow
@@ -125,9 +125,15 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, batch: int, images: int) -> None:
         """Follow the live parameters after ``batch`` more images, ``images`` in all."""
+        torch._foreach_lerp_(local(self.shadow), local(self.live), self.share(batch, images))
+
+    def share(self, batch: int, images: int) -> float:
+        """Of the live values in an average that is ``batch`` images later, ``images`` in all."""
         half_life = min(self.half_life, self.rampup * images) if self.rampup else self.half_life
-        beta = 0.5 ** (batch / max(half_life, 1e-8))
-        torch._foreach_lerp_(local(self.shadow), local(self.live), 1 - beta)
+        return 1 - 0.5 ** (batch / max(half_life, 1e-8))
+
+    def before_step(self) -> None:
+        """Called before the live parameters change again."""
 
     @torch.no_grad()
     def swap(self) -> None:

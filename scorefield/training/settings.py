@@ -7,6 +7,7 @@ from scorefield.errors import UserError, check_number, suggest
 from scorefield.registry import check_value
 
 SHARDINGS = ("none", "fsdp2")
+EMA_DEVICES = ("device", "cpu")
 ROLES = ("teacher", "online", "generator")
 DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
@@ -73,6 +74,9 @@ class TrainingConfig:
     sigma_data: float = 1.0  # standard deviation of the data: 1 for normalised latents, 0.5 for pixels
     ema_half_life_images: float = 500_000
     ema_rampup: float = 0.05  # half-life is at most this share of the images seen
+    ema_device: str = (
+        "device"  # where the average lies: "device", or "cpu", host memory, copied to beside the iteration
+    )
     compile: bool = False
     log_every: int = 10
 
@@ -81,6 +85,12 @@ class TrainingConfig:
             raise UserError(f'training.precision "{self.precision}" is unknown: use fp32 or bf16')
         if self.sharding not in SHARDINGS:
             raise UserError(f'training.sharding "{self.sharding}" is unknown: {suggest(self.sharding, SHARDINGS)}')
+        if self.ema_device not in EMA_DEVICES:
+            raise UserError(
+                f'training.ema_device "{self.ema_device}" is unknown: {suggest(self.ema_device, EMA_DEVICES)}'
+            )
+        if self.ema_device == "cpu" and self.sharding != "none":
+            raise UserError("training.ema_device=cpu is for whole networks: with training.sharding use device")
         for role in self.activation_checkpointing:
             if role not in ROLES:
                 raise UserError(f'training.activation_checkpointing: "{role}" is no role: {suggest(role, ROLES)}')

@@ -24,6 +24,7 @@ from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
+from scorefield.training.host_average import HostAverage
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.recompute import Recompute
 from scorefield.training.settings import TrainingConfig
@@ -94,7 +95,8 @@ class Trainer:
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
-        self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
+        average = HostAverage if config.ema_device == "cpu" and device.type != "meta" else MovingAverage
+        self.average = average(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
         learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
         self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
@@ -167,6 +169,7 @@ class Trainer:
                 with self.clock("backward"):
                     self.accelerator.backward(loss)
         with self.clock("optimizer"):
+            self.average.before_step()
             self.generator_player.step(k)
             self.images += config.batch
             self.average.update(config.batch, self.images)
