@@ -42,7 +42,7 @@ def say(text: str) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
     from scorefield.monitors.watch import Watch
-    from scorefield.training import trackers
+    from scorefield.training import optimizers, trackers
 
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -65,6 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     trackers.check(config.trackers)
+    optimizers.check(config.training)
     if arguments.dry_run:
         from scorefield.commands.plan import print_plan
 

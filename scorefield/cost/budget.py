@@ -22,6 +22,8 @@ SWITCHES: list[tuple[str, Any]] = [
     ("training.ema_device", "cpu"),
     ("training.activation_checkpointing", ["teacher", "online", "generator"]),
     ("training.activation_checkpointing", ["teacher", "online"]),  # where the generator has nothing to cut
+    ("training.generator.optimizer", "adamw_8bit"),
+    ("training.online.optimizer", "adamw_8bit"),
     ("training.precision", "bf16"),
     ("teacher.dtype", "bfloat16"),
     ("online.kind", "lora"),
@@ -63,8 +65,8 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
     if most := [parts for parts in divisors(training.batch, devices) if parts > training.accumulation]:
         yield "training.accumulation", most[-1]
     for key, value in SWITCHES:
-        section, name = key.split(".")
-        inside = getattr(config, section, None)
+        path, _, name = key.rpartition(".")
+        inside = section(config, path)
         if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):
             continue
         if name == "split_guidance" and training.guidance_scale == 1 == training.online_guidance_scale:
@@ -72,10 +74,10 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def taken_by(section: Any, name: str, value: Any) -> bool:
+def taken_by(inside: Any, name: str, value: Any) -> bool:
     """Whether a section of the configuration takes the value: generator.kind is not the same thing in every task."""
     try:
-        dataclasses.replace(section, **{name: value})
+        dataclasses.replace(inside, **{name: value})
     except UserError:
         return False
     return True
@@ -90,8 +92,15 @@ def divisors(batch: int, devices: int) -> list[int]:
 def with_value(config: Any, key: str, value: Any) -> Any:
     """A copy of the configuration with one key set."""
     config = copy.deepcopy(config)
-    section, name = key.split(".")
-    setattr(getattr(config, section), name, value)
+    path, _, name = key.rpartition(".")
+    setattr(section(config, path), name, value)
+    return config
+
+
+def section(config: Any, path: str) -> Any:
+    """The section at a dotted path; None where there is none."""
+    for name in path.split("."):
+        config = getattr(config, name, None)
     return config
 
 

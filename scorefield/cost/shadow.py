@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from scorefield.denoiser import Denoiser
 from scorefield.random import Draws
+from scorefield.training.optimizers import planned_state
 from scorefield.training.player import Player
 from scorefield.training.trainer import Trainer
 
@@ -111,12 +112,6 @@ class Alone:
         return value
 
 
-def adam_state(parameter: Tensor) -> dict[str, Tensor]:
-    """What AdamW keeps of a parameter."""
-    moments = {name: torch.empty_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-    return {"step": torch.zeros((), device=parameter.device), **moments}
-
-
 def skipped_step(player: Player, iteration: int) -> None:
     """A fused step takes no memory of its own, and the meta device has none."""
     player.optimizer.zero_grad(set_to_none=True)
@@ -130,7 +125,7 @@ class ShadowTrainer(Trainer):
         self.kernels = kernels
         for player in (self.online_player, self.generator_player):
             for parameter in player.parameters:
-                player.optimizer.state[parameter] = adam_state(parameter)
+                player.optimizer.state[parameter] = planned_state(parameter, player.config.optimizer)
             player.step = partial(skipped_step, player)  # type: ignore[method-assign]
 
     def iteration(self, k: int) -> None:

@@ -7,6 +7,7 @@ from scorefield.errors import UserError, check_number, suggest
 from scorefield.registry import check_value
 
 SHARDINGS = ("none", "fsdp2")
+OPTIMIZERS = ("adamw", "adamw_8bit")
 EMA_DEVICES = ("device", "cpu")
 ROLES = ("teacher", "online", "generator")
 DROPOUTS = ("none", "trained", "matched")
@@ -15,8 +16,9 @@ FREE = {"free": True}  # a section whose keys are checked by the part that it na
 
 @dataclass
 class PlayerConfig:
-    """Optimizer of one trained network (AdamW)."""
+    """Optimizer of one trained network."""
 
+    optimizer: str = "adamw"  # torch's, fused; or "adamw_8bit", torchao's: its moments take a quarter of the memory
     learning_rate: float = 1e-5
     betas: tuple[float, float] = (0.0, 0.999)  # SiD and SIM: no momentum
     weight_decay: float = 0.0
@@ -28,6 +30,8 @@ class PlayerConfig:
     def __post_init__(self) -> None:
         if self.decay not in ("none", "cosine"):
             raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f'optimizer "{self.optimizer}" is unknown: {suggest(self.optimizer, OPTIMIZERS)}')
         check_number("learning_rate", self.learning_rate, 0, above=True)
         for beta in self.betas:
             check_number("each of betas", beta, 0, 1)
