@@ -22,6 +22,7 @@ from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
+from scorefield.teachers.shared import holder
 from scorefield.training.clock import PhaseClock
 from scorefield.training.evaluations import Evaluations
 from scorefield.training.host_average import HostAverage
@@ -99,10 +100,10 @@ class Trainer:
         self.average = average(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
         learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
         self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
-        if config.compile:
-            self.teacher.compile()
-            self.online_guided.compile()
-
+        if config.compile:  # each network once, for all that is asked of it; a view's is the one that it looks at
+            student = getattr(generator, "denoiser", None)
+            for network in {holder(role) for role in (teacher, online, student) if isinstance(role, Denoiser)}:
+                network.compile()
         networks = {"teacher": teacher, "online": online, "generator": generator}
         self.recompute = Recompute(
             config.activation_checkpointing, networks, blockwise=not config.compile, repeat=self._repeated

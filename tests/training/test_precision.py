@@ -103,6 +103,8 @@ def test_compiled_networks_learn_the_same():
         plain.iteration(k)
         compiled.iteration(k)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 1
+    for network in (compiled.teacher.denoiser, compiled.online, compiled.generator.denoiser):
+        assert network._compiled_call_impl is not None
     for part in ("generator", "online"):
         pairs = zip(getattr(plain, part).named_parameters(), getattr(compiled, part).named_parameters(), strict=True)
         for (name, a), (other, b) in pairs:
