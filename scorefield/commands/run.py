@@ -215,6 +215,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
                 say("no checkpoint to resume from: starting afresh")
             session.run()
             say("measuring")
+            overhead = session.overhead()
             with raised(), session.averaged() as generator:
                 figures = task.finish(generator)
     except Interrupted as stop:
@@ -233,7 +234,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
         return lost.status
     if not is_main():
         return 0
-    summary = session.totals() | figures
+    summary = session.totals() | overhead | figures
     summary["training_seconds"] = summary["wall_seconds"]
     summary["wall_seconds"] = round(time.monotonic() - started, 2)
     folder.write_summary(summary)

@@ -1,6 +1,7 @@
 """A run from first to last iteration: resume, log, look, save, and stop safely on a signal."""
 
 import math
+import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -45,6 +46,7 @@ class Session:
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal, self._gap = 0, math.inf
         self.found: dict[str, float] = {}  # figures of the last look
+        self.steps: list[tuple[int, float]] = []  # (first iteration, seconds of each) of what was logged
         self.writer, self.trackers = Writer(), Trackers([], folder.path, 0, {})
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
@@ -225,6 +227,7 @@ class Session:
                 f"warning: by iteration {self.iteration} {bad} of {samples} samples and {skipped} steps were not finite"
                 f" and were left out; {self.last_good()}"
             )
+        self.steps.append((self.iteration - iterations, seconds / iterations))
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
             "iteration": self.iteration,
@@ -365,6 +368,25 @@ class Session:
         if accelerator.num_processes == 1:
             return number
         return int(accelerator.gather(torch.tensor([number], device=self.trainer.device)).max())
+
+    def overhead(self) -> dict[str, float]:
+        """What an iteration took, the median of what was logged, over the sum of its bare passes, timed now.
+
+        The first line logged is left out, where there are more, and those of an earlier loss or of the online score's
+        warm-up. {} where no line is left, and where several processes wait for each other.
+        """
+        from scorefield.cost.passes import overhead_ratio
+
+        since = max(start for start in self.trainer.stages if start < max(1, self.iteration))
+        since = max(since, self.config.training.online_warmup)
+        steps = [seconds for first, seconds in self.steps[1:] or self.steps if first >= since]
+        if not steps or self.trainer.accelerator.num_processes > 1:
+            return {}
+        try:
+            return overhead_ratio(self.trainer, statistics.median(steps))
+        except torch.OutOfMemoryError:
+            self.say("the bare passes did not fit beside the run: no overhead ratio")
+            return {}
 
     def totals(self) -> dict[str, Any]:
         """The part of summary.json that the trainer knows."""

@@ -60,6 +60,7 @@ def done(tmp_path_factory):
 def test_a_run_ends_with_pictures_summary_and_report(done):
     summary = json.loads((done / "summary.json").read_text())
     assert summary["assets"][0]["prompt"] == "a red chair"
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     assert 0 <= summary["assets"][0]["judge_accuracy"] <= 1
     with Image.open(done / "samples" / "iteration-000004.png") as sheet:
         assert sheet.size == (8 * 16, 3 * 16)  # colour, normal and depth of the same eight views
