@@ -10,15 +10,14 @@ from torch import Tensor, nn
 from scorefield.commands.run import passes_per_iteration
 from scorefield.cost.estimate import book_state
 from scorefield.cost.ledger import ACTIVATIONS, Ledger
-from scorefield.cost.passes import bare_passes, needed_flops, timed
+from scorefield.cost.passes import bare_passes, needed_flops
+from scorefield.cost.speed import device_name, flop_peak, timed
 from scorefield.runfolder import peak_memory
 from scorefield.task import Players
 from scorefield.training.host_average import HostAverage
 from scorefield.training.trainer import Trainer
 
 WARM_UP = 2
-SIDE = 2048  # of the matrices whose product tells what a device without a data sheet here reaches
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12}  # dense bf16 FLOP/s of the data sheets
 
 
 def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
@@ -92,23 +91,6 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
         "flop_peak": {"teraflops_per_second": peak / 1e12, "source": source},
         "memory_bytes": memory | {"peak": peak_memory(device)},
     }
-
-
-def device_name() -> str:
-    """What the GPU calls itself."""
-    return torch.cuda.get_device_name()
-
-
-def flop_peak(device: str, precision: str) -> tuple[float, str]:
-    """(FLOP/s, where that is from) of a device: the data sheet's for bf16, else what a large matrix product reaches."""
-    if device.startswith("cuda") and precision == "bf16":
-        for name, value in PEAKS.items():
-            if name in device_name():
-                return value, "data sheet"
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(SIDE, SIDE, device=device, dtype=dtype) for _ in range(2))
-    seconds = min(timed(lambda: a @ b, device)[0] for _ in range(4))
-    return 2 * SIDE**3 / seconds, f"matrix product of {SIDE}"
 
 
 # ---------------------------------------------------------------------- memory

@@ -1,6 +1,7 @@
 """The estimate of a run's memory against the allocator's own count, and the refusal of what cannot fit."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -205,3 +206,17 @@ def test_sizes():
     for wrong in ("80", "GB", "1.2.3GB", "-4GB"):
         with pytest.raises(UserError, match="no size"):
             read_size(wrong)
+
+
+def test_a_plan_for_the_device_at_hand_says_how_fast_it_could_be(tiny, capsys):
+    """The bound holds for what bench measures of the same configuration."""
+    words = [f"teacher.path={tiny}", "training.device=cpu", "training.batch=8", "training.accumulation=1"]
+    assert main(["run", "text_to_image", "--dry-run", *FEW, *words]) == 0
+    found = re.search(r"at most ([\d.e+]+) images/s, ([\d.e-]+) s an iteration", capsys.readouterr().out)
+    assert float(found[1]) * float(found[2]) == pytest.approx(8, rel=0.02)
+    assert main(["bench", "--json", "--rounds", "1", *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert float(found[1]) > row["images_per_second"]
+    status, out, _ = plan(capsys, f"teacher.path={tiny}", "--device-memory", "80GB")
+    assert status == 0
+    assert "images/s" not in out  # a device that is not here

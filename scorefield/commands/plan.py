@@ -29,6 +29,8 @@ def print_plan(task, device: str, given_memory: str | None, devices: int) -> Non
         print(f"memory: not estimated ({reason})")
         return
     print("\n".join(costs(cost, training)), flush=True)
+    if not given_memory:  # the device is here
+        print(speed(cost, training, device), flush=True)
     room = room_on(device, memory)
     if cost.per_device > room:
         advice = advise(task.config, room, cost, partial(estimate, task, device=device, devices=devices))
@@ -68,6 +70,18 @@ def described(task, device: str) -> list[str]:
         f"{passes_per_iteration(loss, training):g} forward passes an image",
         *later,
     ]
+
+
+def speed(cost: Estimate, training, device: str) -> str:
+    """How fast the device could be at most."""
+    from scorefield.cost.speed import flop_peak
+
+    peak, source = flop_peak(device, training.precision)
+    seconds = cost.flops / peak
+    return (
+        f"at most {training.batch / seconds:.3g} images/s, {seconds:.3g} s an iteration, at this device's "
+        f"{peak / 1e12:.3g} TFLOP/s ({source}); scorefield bench times it"
+    )
 
 
 def costs(cost: Estimate, training) -> list[str]:

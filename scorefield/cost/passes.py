@@ -1,7 +1,6 @@
 """The bare network passes of an iteration, each timed by itself at its own cost."""
 
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scorefield.cost.speed import timed
 from scorefield.denoiser import Denoiser, join
 from scorefield.training.evaluations import branches_at
 from scorefield.training.trainer import Trainer, frozen, trainable
@@ -43,17 +43,6 @@ def overhead_ratio(trainer: Trainer, step_seconds: float, rounds: int = 3) -> di
         each.call()
         least += each.count * statistics.median(timed(each.call, device)[0] for _ in range(rounds))
     return {"step_seconds": step_seconds, "bare_seconds": least, "overhead_ratio": step_seconds / least}
-
-
-def timed(call: Callable[[], object], device: str) -> tuple[float, float]:
-    """Seconds of one call, the device waited for, and seconds of this process's processors."""
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    start, busy = time.perf_counter(), time.process_time()
-    call()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, time.process_time() - busy
 
 
 def needed_flops(each: Pass) -> int:

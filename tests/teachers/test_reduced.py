@@ -25,7 +25,7 @@ def test_a_preset_is_timed_reduced(preset, capsys):
     assert 0 < memory["teacher"] < 1e8
     assert memory["activations"] > 0
     assert 0 < row["flop_utilisation"] < 2
-    assert row["flop_peak"]["source"] == "matrix product of 2048"
+    assert row["flop_peak"]["source"] == "matrix product of 1024"
 
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
