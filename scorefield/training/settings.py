@@ -62,6 +62,7 @@ class TrainingConfig:
     guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
+    online_prompt_dropout: float = 0.0  # share of samples of which the online score learns with the empty condition
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
     # roles whose activations are computed again in the backward pass instead of kept: teacher, online, generator; each
     # costs one more forward pass
@@ -104,6 +105,7 @@ class TrainingConfig:
         check_number("training.sigma_data", self.sigma_data, 0, above=True)
         for name in ("guidance_scale", "online_guidance_scale", "online_training_guidance_scale"):
             check_number(f"training.{name}", getattr(self, name))
+        check_number("training.online_prompt_dropout", self.online_prompt_dropout, 0, 1)
         for start, scale in self.guidance_stages.items():
             if not isinstance(start, int) or start < 0:
                 raise UserError(f"training.guidance_stages must map iterations from 0 to scales, not {start!r}")

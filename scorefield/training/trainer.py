@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
-from scorefield.denoiser import Denoiser, Guided
+from scorefield.denoiser import Denoiser, Guided, replace
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
@@ -92,6 +92,8 @@ class Trainer:
         stages = loss if isinstance(loss, Mapping) else {0: loss}
         self.stages = {start: Evaluations(one, self.teacher, config.iterations) for start, one in stages.items()}
         self.evaluations, self.loss = self.stages[0], self.stages[0].loss
+        if config.online_prompt_dropout and any(stage.loss.online_pull for stage in self.stages.values()):
+            raise UserError("training.online_prompt_dropout: this loss holds the online score to the prompted teacher")
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
@@ -194,6 +196,9 @@ class Trainer:
         whole = finite_rows(x0)
         clean = clean_rows(x0, whole)
         x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
+        if share := self.config.online_prompt_dropout:
+            dropped = draws.uniform(f"online-prompt-{update}") < share
+            condition = replace(condition, self.online.null_condition(condition), dropped)
         sigma = noise_laws.law_at(self.online_noise, draws.iteration)(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
         with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
