@@ -5,7 +5,12 @@ import json
 import pytest
 
 from scorefield.cli import main
+from scorefield.commands.common import build_config
+from scorefield.cost.passes import bare_passes, count_flops, needed_flops
+from scorefield.plugins import load_task
+from scorefield.runfolder import RunFolder
 from scorefield.teachers import known
+from scorefield.training.trainer import Trainer
 from tests.teachers import families
 
 SMALL = ["training.device=cpu", "training.batch=4", "training.guidance_scale=3", "--rounds", "2", "--json"]
@@ -78,3 +83,28 @@ def test_the_table_for_people_names_the_ratio(tmp_path, capsys):
     assert "overhead ratio" in capsys.readouterr().out
     assert main(["bench", "--rounds", "0"]) == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+def flops_of(folder, tmp_path, *words: str) -> dict[str, tuple[int, int]]:
+    """(operations of a pass, of its forward) by the pass's name."""
+    config = build_config(load_task("text_to_image"), None, [*SMALL[:3], f"teacher.path={folder}", *words])
+    players = load_task("text_to_image")(config, RunFolder(tmp_path / "run"), "cpu").rehearse()
+    given = players.teacher, players.online, players.generator, config.build_loss()
+    passes = bare_passes(Trainer(config.training, *given))
+    return {name: (needed_flops(each), count_flops(each.forward)) for name, each in passes.items()}
+
+
+def test_operations_are_counted_in_both_directions(tmp_path):
+    folder = families.write("pixart_sigma", tmp_path / "teacher")
+    full = flops_of(folder, tmp_path)
+    for name in ("generator", "online score"):
+        found, forward = full[f"{name}, parameter gradient"]
+        assert found == pytest.approx(3 * forward, rel=0.12), name
+    found, forward = full["teacher, input gradient"]
+    assert 1.4 * forward < found < 2 * forward  # what is made of the text alone has no way back
+    lora = flops_of(folder, tmp_path, "generator.kind=lora", "generator.lora_rank=1", "online.kind=lora")
+    found, forward = lora["generator, parameter gradient"]
+    assert found < 2.5 * forward  # frozen weights need no gradients of their own
+    again = flops_of(folder, tmp_path, "training.activation_checkpointing=[teacher,online,generator]")
+    for name, (found, _) in again.items():  # what is made twice is no more work done
+        assert found == pytest.approx(full[name][0], rel=0.12), name
