@@ -41,7 +41,7 @@ def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
     memory = memory_by_role(trainer, players)
     memory["activations"] = activations(trainer, players, device, config.training.online_warmup + WARM_UP)
     passes = bare_passes(trainer)
-    flops = {name: needed_flops(each) for name, each in passes.items()}
+    flops = {name: needed_flops(trainer, each) for name, each in passes.items()}
     for each in passes.values():
         each.call()
     trainer.clock.read()

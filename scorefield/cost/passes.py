@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scorefield.cost.speed import timed
 from scorefield.denoiser import Denoiser, join
 from scorefield.training.evaluations import branches_at
+from scorefield.training.recompute import Recompute
 from scorefield.training.trainer import Trainer, frozen, trainable
 
 
@@ -25,7 +26,6 @@ class Pass:
     forward: Callable[[], object]  # the same without a graph
     cost: int  # in those: 1, 2 (input gradient) or 3 (parameter gradient)
     branches: int = 1  # 2 where guidance doubles the batch
-    again: bool = False  # whether it computes activations twice
     counted: bool = True  # in forward-equivalents: a generator counts once, however many steps it has
 
 
@@ -45,21 +45,27 @@ def overhead_ratio(trainer: Trainer, step_seconds: float, rounds: int = 3) -> di
     return {"step_seconds": step_seconds, "bare_seconds": least, "overhead_ratio": step_seconds / least}
 
 
-def needed_flops(each: Pass) -> int:
+def needed_flops(trainer: Trainer, each: Pass) -> int:
     """Operations of a pass, without those made for the second time."""
-    return count_flops(each.plain) - (count_flops(each.forward) if each.again else 0)
+    return count_flops(each.plain, trainer.recompute)
 
 
-def count_flops(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call, as torch counts them.
+def count_flops(call: Callable[[], object], recompute: Recompute | None = None) -> int:
+    """Floating-point operations of a call, as torch counts them; without those that ``recompute`` makes once more.
 
     Not by its FlopCounterMode, whose hooks on modules fail where an input asks for gradients and there is no graph.
     """
     from scorefield.cost.ledger import Ledger
 
     ledger = Ledger(torch.device("meta"))  # it books no tensor of another device
-    with ledger:
-        call()
+    if recompute is not None:
+        recompute.counter = ledger
+    try:
+        with ledger:
+            call()
+    finally:
+        if recompute is not None:
+            recompute.counter = None
     return ledger.flops
 
 
@@ -90,10 +96,8 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         given = who, x, sigma, told
         plain = kind(trainer, network, *given)
         call = kind(trainer, torch.compile(network), *given) if config.compile else plain
-        role = {id(trainer.online): "online", id(student): "generator"}.get(id(who), "teacher")
-        again = cost > 1 and role in trainer.recompute.roles - trainer.recompute.whole
         forward = forward_only(trainer, network, *given)
-        made[name] = Pass(count * accumulation, call, plain, forward, cost, branches, again)
+        made[name] = Pass(count * accumulation, call, plain, forward, cost, branches)
 
     if isinstance(student, Denoiser):
         add("generator, parameter gradient", 1, student, 1, batch.teacher_condition, 3)

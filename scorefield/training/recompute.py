@@ -30,6 +30,7 @@ class Recompute:
 
     Attributes:
         whole: roles without blocks: they are recomputed as one.
+        counter: a ledger whose ``flops`` are to leave out what is made for the second time.
 
     Raises:
         UserError: the generator is to recompute and has no blocks.
@@ -39,6 +40,7 @@ class Recompute:
         self, roles: Iterable[str], networks: Mapping[str, nn.Module], *, blockwise: bool, repeat: Repeat | None = None
     ):
         self.roles, self.repeat = set(roles), repeat or (lambda call: call)
+        self.counter: Any = None
         cut = {role: list(cuttable(networks[role])) if blockwise else [] for role in self.roles}
         self.whole = {role for role, found in cut.items() if not found}
         if "generator" in self.whole:
@@ -60,9 +62,25 @@ class Recompute:
                 return block(*given)
             module = block if isinstance(block, nn.Module) else network
             again = self.repeat(as_now(module, block))
-            return checkpoint(again, *given, use_reentrant=False)
+            return checkpoint(self._counted_once(again), *given, use_reentrant=False)
 
         return call
+
+    def _counted_once(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call``, whose operations ``counter`` sees the first time only."""
+        calls = 0
+
+        def once(*given: Any) -> Any:
+            nonlocal calls
+            counter, calls = self.counter, calls + 1
+            before = counter.flops if counter else 0
+            try:
+                return call(*given)
+            finally:  # torch leaves a repeated call by an exception once it has what it needs
+                if counter and calls > 1:
+                    counter.flops = before
+
+        return once
 
 
 def as_now(module: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
