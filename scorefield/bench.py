@@ -143,6 +143,7 @@ def memory_by_role(trainer: Trainer, players: Players) -> dict[str, int]:
         "generator": weights(players.generator) + states(trainer.generator_player),
     }
     beside = {name: weights(module) for name, module in players.beside.items()}
-    average = sum(value.numel() * value.element_size() for value in trainer.average.shadow)
     place = "average in host memory" if isinstance(trainer.average, HostAverage) else "average"
-    return {"teacher": weights(holder(players.teacher)), **trained, place: average, **beside}
+    averages = {place: trainer.average, "online score's average": trainer.steady.average}
+    taken = {name: sum(v.numel() * v.element_size() for v in each.shadow) for name, each in averages.items()}
+    return {"teacher": weights(holder(players.teacher)), **trained, **{k: v for k, v in taken.items() if v}, **beside}

@@ -4,9 +4,10 @@ import argparse
 import importlib
 import keyword
 import sys
+import warnings
 
 from scorefield import __version__
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.processes import leave, rank
 
 VERBS = {
@@ -52,8 +53,19 @@ def module_of(verb: str) -> str:
     return verb.replace("-", "_") + "_" * keyword.iskeyword(verb)
 
 
+USUAL = warnings.formatwarning
+
+
+def one_line(message, category, filename, lineno, line=None) -> str:
+    """A warning as it is printed: a ``Notice`` as its sentence alone, any other with the place it comes from."""
+    if issubclass(category, Notice):
+        return f"warning: {message}\n"
+    return USUAL(message, category, filename, lineno, line)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status (2 for a mistake of the user's, one line on stderr)."""
+    warnings.formatwarning = one_line
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
     verbs = parser.add_subparsers(dest="verb", metavar="VERB")

@@ -104,6 +104,11 @@ def load(schema: type[T], preset: Path | None = None, overrides: Sequence[str] =
         raise UserError(f'configuration key "{key}": {first}' if key else f"configuration: {first}") from error
 
 
+def given(schema: Any, overrides: Sequence[str]) -> dict[str, str]:
+    """Overrides by dotted key, the last of each, before they are read; raises UserError as ``load`` does."""
+    return dict(parse_override(text, dotted_keys(schema), free_sections(schema)) for text in overrides)
+
+
 def _dotlist(pairs: Sequence[tuple[str, str]]):
     """Overrides as a nested configuration; raises UserError for a value that is no YAML."""
     import yaml

@@ -9,6 +9,10 @@ class UserError(ValueError):
     """A mistake in what the user gave; its text is the one line that the command line prints."""
 
 
+class Notice(UserWarning):
+    """What the user should know though the work goes on; the command line prints its text as one line."""
+
+
 def check_number(
     key: str, value: float, low: float = -math.inf, high: float = math.inf, *, above: bool = False
 ) -> None:

@@ -168,16 +168,26 @@ class Mirror:
                 self._copied[name] = now
             except FileNotFoundError:
                 continue  # pruned meanwhile
-        gone = {name for name in self._copied if name.startswith("checkpoints/") and not (self.local / name).exists()}
-        for name in sorted(gone, key=order, reverse=True):  # the list of checksums first
-            if self._files.exists(f"{self._root}/{name}"):
-                self._files.rm_file(f"{self._root}/{name}")
-            del self._copied[name]
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove the checkpoints that are gone here, each one's list of checksums first."""
+        folders = {name: "/".join(name.split("/")[:2]) for name in self._copied if name.startswith("checkpoints/iter")}
+        for folder in {folder for folder in folders.values() if not (self.local / folder).exists()}:
+            there = f"{self._root}/{folder}"
+            if self._files.exists(f"{there}/checkpoint.json"):
+                self._files.rm_file(f"{there}/checkpoint.json")
+            if self._files.exists(there):  # a disk keeps folders, which object storage does not have
+                self._files.rm(there, recursive=True)
+            for name in [name for name, owner in folders.items() if owner == folder]:
+                del self._copied[name]
 
 
 def copied(name: str) -> bool:
     """Whether a file belongs into the copy: no lock, nothing half-written, nothing that is made anew."""
     parts = name.split("/")
+    if parts[-1] == ".metadata":  # torch's index of a sharded checkpoint, without which the shares cannot be read
+        parts.pop()
     return not any(part.startswith(".") for part in parts) and parts[0] not in LEFT_OUT
 
 

@@ -34,6 +34,12 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
+def announce(text: str) -> None:
+    """Print what every process finds alike; the first of them does."""
+    if is_main():
+        print(text)
+
+
 def refuse(text: str) -> None:
     """Raise UserError for what every process finds alike: the first one says it, the others end without a word."""
     if is_main():

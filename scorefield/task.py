@@ -53,6 +53,11 @@ class Task:
         self.config, self.folder, self.device = config, folder, device
         self.say: Callable[[str], None] = lambda text: None  # the command line's: what is being done, for who waits
 
+    @classmethod
+    def usual_preset(cls, given: dict[str, str]) -> str:
+        """Name of the preset that holds where none is asked for; ``given`` are the overrides, by dotted key."""
+        return "default"
+
     def check(self) -> None:
         """Raise UserError for a mistake in the configuration or the inputs, before anything heavy starts."""
 

@@ -1,6 +1,6 @@
 """Keep the averaged generator of a (perhaps unfinished) train-gan run as the GAN that gan_refine starts from.
 
-    python scripts/keep_gan.py runs/gan32 assets/toybox32/gan
+    python scripts/keep_gan.py runs/gan32 assets/toybox32/gan --hardware "one CPU core, beside other work"
 
 Writes gan.safetensors and gan.json from the run's state file, and gan-figures.json: what it was trained with, for how
 long, and its figures against held-out pictures. --state names another state file of the same training.
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="RUN/state-gan.pt if left out")
     parser.add_argument("--judge", type=Path, default=Path("assets/toybox32/judge"))
     parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--hardware", required=True, help="what it was trained on, in words")
     arguments = parser.parse_args()
     config = configuration.load(gan.GANTrainConfig, arguments.run / "config.yaml")
     state = torch.load(arguments.state or arguments.run / "state-gan.pt", map_location="cpu", weights_only=True)
@@ -44,6 +45,7 @@ def main() -> None:
     steps = state["step"]
     facts = {
         "command": f"scorefield train-gan --config configs/gan/toybox32.yaml training.steps={steps}",
+        "hardware": arguments.hardware,
         "seed": config.seed,
         "parameters": sum(p.numel() for p in saved.parameters()),
         "images": steps * config.training.batch,

@@ -9,21 +9,23 @@ import argparse
 import json
 from pathlib import Path
 
-
-def values(run: Path, key: str) -> list[float]:
-    """What a run logged under ``key``."""
-    lines = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
-    return [line[key] for line in lines if key in line]
+from scorefield.errors import suggest
 
 
-def table(runs: list[Path], key: str) -> str:
-    """Markdown; folders that hold no run, or nothing under ``key``, are left out."""
+def logged(run: Path) -> list[dict]:
+    """The lines of a run's metrics; none for a folder that holds no run."""
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def table(metrics: dict[str, list[dict]], key: str) -> str:
+    """Markdown; runs with nothing under ``key`` are left out."""
     rows = [f"| run | {key} | largest over smallest |", "|---|---|---:|"]
-    for run in runs:
-        found = values(run, key) if (run / "metrics.jsonl").exists() else []
+    for name, lines in metrics.items():
+        found = [line[key] for line in lines if key in line]
         if found:
             numbers = ", ".join(f"{value:.3g}" for value in found)
-            rows.append(f"| {run.name} | {numbers} | {max(found) / min(found):.1f} |")
+            rows.append(f"| {name} | {numbers} | {max(found) / min(found):.1f} |")
     return "\n".join(rows)
 
 
@@ -32,7 +34,11 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--key", required=True)
     arguments = parser.parse_args()
-    print(table(arguments.runs, arguments.key))
+    metrics = {run.name: logged(run) for run in arguments.runs}
+    known = {key for lines in metrics.values() for line in lines for key in line}
+    if arguments.key not in known:
+        parser.error(f'none of these runs logged "{arguments.key}": {suggest(arguments.key, known)}')
+    print(table(metrics, arguments.key))
 
 
 if __name__ == "__main__":

@@ -220,3 +220,18 @@ def test_a_plan_for_the_device_at_hand_says_how_fast_it_could_be(tiny, capsys):
     status, out, _ = plan(capsys, f"teacher.path={tiny}", "--device-memory", "80GB")
     assert status == 0
     assert "images/s" not in out  # a device that is not here
+
+
+def test_a_plan_says_that_it_does_not_foresee_what_compiling_changes(tiny, capsys):
+    words = [f"teacher.path={tiny}", "--device-memory", "80GB"]
+    assert "training.compile is on" in plan(capsys, *words, "training.compile=true")[1]
+    assert "training.compile" not in plan(capsys, *words)[1]
+
+
+def test_the_online_scores_average_is_foreseen(tiny, tmp_path):
+    found = []
+    for words in ([], ["training.online_half_life_images=100"]):
+        task = make(tmp_path, f"teacher.path={tiny}", *words)
+        task.check()
+        found.append(estimate(task, task.config, "cuda").memory["EMA"])
+    assert found[1] == 2 * found[0] > 0

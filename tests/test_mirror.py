@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from scorefield import mirror
 from scorefield.cli import main
 from scorefield.errors import UserError
+from scorefield.training import checkpoint, shards
 from tests.teachers import families
 
 
@@ -104,6 +105,34 @@ def test_what_is_newer_there_comes_here_and_not_the_other_way(url):
     one.pull()
     assert (one.local / "config.yaml").read_text() == "a"
     assert mirror.newest(one.local) == 10
+
+
+def test_a_sharded_checkpoint_comes_back_whole(url, tmp_path):
+    """torch's index of the shares is a hidden file: without it the checkpoint counts as damaged."""
+    one = made(url, {"config.yaml": "a"})
+    given = {"ema": {"weight": torch.arange(6.0).view(2, 3)}}
+    shards.save(one.local / "checkpoints", 2, given, {"images": 8})
+    (one.local / "checkpoints" / "latest.txt").write_text("iteration-000002\n")
+    one.push()
+    assert one.wait() == ""
+    shutil.rmtree(one.local)
+    mirror.Mirror(url, one.local).pull()
+    found = checkpoint.load(one.local / "checkpoints" / "iteration-000002")
+    assert found.state == {"images": 8}
+    assert torch.equal(found.weights["ema"]["weight"], given["ema"]["weight"])
+
+
+def test_of_a_pruned_checkpoint_nothing_is_left(url):
+    names = [f"checkpoints/iteration-00000{k}/{file}" for k in (2, 4) for file in ("checkpoint.json", "shards/x")]
+    one = made(url, dict.fromkeys(["config.yaml", *names], "x"))
+    shutil.rmtree(one.local / "checkpoints" / "iteration-000002")
+    one.push()
+    assert one.wait() == ""
+    files, root = fsspec.core.url_to_fs(url)
+    assert [path.rstrip("/").rpartition("/")[2] for path in files.ls(f"{root}/checkpoints", detail=False)] == [
+        "iteration-000004"
+    ]
+    assert listed(url) == ["checkpoints/iteration-000004/checkpoint.json", names[3], "config.yaml"]
 
 
 def test_checksums_and_pointers_go_last_and_only_what_changed(url, monkeypatch):

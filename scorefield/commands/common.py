@@ -23,14 +23,15 @@ def resolve_device(device: str) -> str:
 
 
 def build_config(task_class, preset: Path | None, overrides: list[str]) -> Any:
-    """Resolved configuration of a task; without ``preset``, its default.yaml where there is one.
+    """Resolved configuration of a task; without ``preset``, the one that is usual for the overrides, if there is one.
 
     Presets lie in configs/TASK/ of this repository, or in configs/ beside the file that the task is written in.
     Raises UserError, beside ``scorefield.config.load``'s, for a preset or an override of another task.
     """
     from scorefield import resources
 
-    places = [resources.preset(task_class.name, str(preset or "default")), *own_presets(task_class, preset)]
+    name = str(preset or usual_preset(task_class, overrides))
+    places = [resources.preset(task_class.name, name), *own_presets(task_class, name)]
     if preset is None or not preset.exists():
         preset = next((place for place in places if place.exists()), preset)
     config = configuration.load(task_class.Config, preset, overrides)
@@ -61,18 +62,23 @@ def check_task(task: Any) -> None:
         )
 
 
-def own_presets(task_class, preset: Path | None) -> list[Path]:
+def usual_preset(task_class, overrides: list[str]) -> str:
+    """Name of the preset that a task takes where none is asked for."""
+    return task_class.usual_preset(configuration.given(task_class.Config, overrides))
+
+
+def own_presets(task_class, name: str) -> list[Path]:
     """Where a task from elsewhere keeps the preset of that name."""
     import inspect
 
-    return [Path(inspect.getfile(task_class)).parent / "configs" / f"{preset or 'default'}.yaml"]
+    return [Path(inspect.getfile(task_class)).parent / "configs" / f"{name}.yaml"]
 
 
-def preset_name(given: Path | None, task: str) -> str:
+def preset_name(given: Path | None, task: str, usual: str = "default") -> str:
     """TASK/NAME of the preset that ``build_config`` reads, "" for a file that is none of ours."""
     from scorefield import resources
 
-    name = "default" if given is None else given.stem
+    name = usual if given is None else given.stem
     known = resources.preset(task, name)
     ours = known.exists() and (given is None or not given.exists() or given.resolve() == known.resolve())
     return f"{task}/{name}" if ours else ""

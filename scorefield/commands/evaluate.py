@@ -1,9 +1,11 @@
 """``scorefield evaluate RUN``: measure a run's newest weights anew and rebuild its page.
 
-With ``--pipeline`` any diffusers pipeline is measured in their place, on the same prompts, and joins the run's table.
+A stored network (a .pkl, say) is measured by itself. With ``--pipeline`` any diffusers pipeline is measured on a
+run's prompts, and joins its table.
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from scorefield import mirror
@@ -11,9 +13,15 @@ from scorefield import mirror
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own flags."""
-    parser.add_argument("run", type=mirror.place, help="run folder")
+    parser.add_argument(
+        "run",
+        type=mirror.place,
+        help="run folder; or a network by itself: an official .pkl, a converted folder, a pixel-space diffusers folder",
+    )
+    parser.add_argument("--out", type=Path, help="of a network: file that its figures are written to, as JSON")
     parser.add_argument("--samples", type=int, help="pictures, or held-out prompts; as configured if left out")
     parser.add_argument("--features", help='"judge", or a feature network: Inception weights (.pth), hub:inception …')
+    parser.add_argument("--data", help='real pictures: "toybox", an .npz with images and labels, or a folder')
     parser.add_argument("--reference", help="an .npz of feature statistics (mu, sigma) to compare with")
     parser.add_argument("--save-reference", help="where to write the statistics of the real pictures (.npz)")
     parser.add_argument("--nearest", type=int, help="show so many pictures beside the nearest real ones")
@@ -34,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         default=[],
         metavar="key=value",
-        help="how the pipeline is called: steps=1 guidance=0 scheduler=EulerDiscreteScheduler name=turbo lora=FILE "
+        help="of a network: steps=18 draws=3 network_key=G_ema …; or how the pipeline is called: steps=1 guidance=0 "
+        "scheduler=EulerDiscreteScheduler name=turbo lora=FILE "
         "scheduler_options.timestep_spacing=trailing call.height=512 dtype=float16 variant=fp16 batch=4",
     )
 
@@ -49,6 +58,12 @@ def execute(arguments: argparse.Namespace) -> int:
 
     if arguments.samples is not None and arguments.samples < 2:
         raise UserError(f"--samples must be at least 2, not {arguments.samples}")
+    from scorefield.evaluation.stored import is_network
+
+    if is_network(arguments.run) and not arguments.pipeline:
+        return measure_network(arguments)
+    if arguments.out:
+        raise UserError("--out is for the figures of a network by itself; those of a run go to its summary.json")
     if arguments.overrides and not arguments.pipeline:
         raise UserError(f'"{arguments.overrides[0]}" says how a pipeline is called: name one with --pipeline')
     task, weights, newest = open_run(arguments.run, arguments.device)
@@ -69,6 +84,34 @@ def execute(arguments: argparse.Namespace) -> int:
     page = build_report(task.folder.path)
     print_result(summary)
     print(f"report: {page}")
+    return 0
+
+
+def measure_network(arguments: argparse.Namespace) -> int:
+    """Measure a stored network by itself: print its table, and write it where --out says."""
+    from scorefield import config as configuration
+    from scorefield.commands.common import resolve_device
+    from scorefield.commands.run import print_result
+    from scorefield.errors import UserError
+    from scorefield.evaluation.stored import StoredConfig, measure
+    from scorefield.files import write_json
+    from scorefield.processes import is_main
+
+    if arguments.nearest or arguments.scores or arguments.score_option:
+        raise UserError("--nearest, --scores and --score-option are for a run, which has a page to show them on")
+    flags = {"samples", "features", "data", "reference", "save_reference"}
+    told = [f"{name}={value}" for name in sorted(flags) if (value := getattr(arguments, name)) is not None]
+    settings = configuration.load(StoredConfig, None, [*told, *arguments.overrides])
+    figures = measure(arguments.run, settings, resolve_device(arguments.device))
+    if not is_main():  # the others drew and read their share of the pictures
+        return 0
+    print_result(figures)
+    low, high = figures["network"].get("frechet_interval", (None, None))
+    spread = "" if low is None else f", 95 % interval {low:.4f} to {high:.4f} over {settings.draws} draws"
+    print(f"{figures['frechet_name']} in {figures['feature_network']} against {figures['reference']}{spread}")
+    if arguments.out:
+        write_json(arguments.out, {"measured": str(arguments.run)} | figures)
+        print(f"wrote {arguments.out}")
     return 0
 
 
@@ -105,7 +148,7 @@ def adapt(task, arguments: argparse.Namespace) -> None:
     from scorefield.errors import UserError
 
     settings = task.config.evaluation
-    for name in ("features", "reference", "save_reference", "nearest"):
+    for name in ("features", "data", "reference", "save_reference", "nearest"):
         value = getattr(arguments, name)
         if value is None:
             continue

@@ -7,6 +7,8 @@ from scorefield.cost.budget import advise, amount, memory_of, read_size, room_on
 from scorefield.cost.estimate import Estimate, estimate
 from scorefield.errors import UserError
 
+COMPILED = "training.compile is on, and this is the estimate without it: what a compiled network keeps differs"
+
 
 def print_plan(task, device: str, given_memory: str | None, devices: int) -> None:
     """Print it. Raises UserError, naming the switches that would help, for a run that does not fit.
@@ -46,9 +48,11 @@ def check_devices(training, devices: int) -> None:
     if devices < 1:
         raise UserError(f"--devices must be at least 1, not {devices}")
     if training.batch % (devices * training.accumulation):
+        fits = [parts for parts in range(1, training.accumulation) if training.batch % (devices * parts) == 0]
+        nearest = f"use training.accumulation={fits[-1]}" if fits else f"use a multiple of {devices}"
         raise UserError(
             f"training.batch {training.batch} does not divide among {devices} devices in "
-            f"{training.accumulation} micro-batches"
+            f"{training.accumulation} micro-batches: {nearest}"
         )
 
 
@@ -95,4 +99,5 @@ def costs(cost: Estimate, training) -> list[str]:
         "estimated memory, at its peak in an iteration:",
         whole,
         *(f"  {name:18}" + "".join(f"{amount(n * size):>12}" for n in columns) for name, size in rows.items()),
+        *([COMPILED] if training.compile else []),
     ]

@@ -6,12 +6,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scorefield import config as configuration
 from scorefield import mirror
-from scorefield.commands.common import build_config, check_task, preset_name, resolve_device
+from scorefield.commands.common import build_config, check_task, preset_name, resolve_device, usual_preset
 from scorefield.errors import UserError
 from scorefield.files import read_json, write_text
 from scorefield.plugins import lasting_name, load_task
@@ -50,6 +50,7 @@ def execute(arguments: argparse.Namespace) -> int:
         raise UserError("--resume needs --out, the run folder to go on with")
     task_class = load_task(arguments.task)
     config = build_config(task_class, arguments.config, arguments.overrides)
+    usual = usual_preset(task_class, arguments.overrides)
     check_launch(config.training.batch, config.training.accumulation)
     by_hand = arguments.dry_run and arguments.device_memory  # for a device that need not be here
     device = "cpu" if by_hand else resolve_device(config.training.device)
@@ -66,6 +67,8 @@ def execute(arguments: argparse.Namespace) -> int:
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     trackers.check(config.trackers)
     optimizers.check(config.training)
+    if arguments.config is None and usual != "default":
+        say(f"settings: the preset {usual}, as the default is made for the networks that come along")
     if arguments.dry_run:
         from scorefield.commands.plan import print_plan
 
@@ -75,7 +78,7 @@ def execute(arguments: argparse.Namespace) -> int:
             print_plan(task, target, arguments.device_memory, devices)
         return 0
     if is_main():
-        prepare_folder(folder, config, arguments, task.inputs())
+        prepare_folder(folder, config, arguments, task.inputs(), usual)
     try:
         with apart(task):
             return train(task, folder, arguments, device, started)
@@ -106,7 +109,9 @@ def apart(task) -> Iterator[None]:
         yield
 
 
-def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace, inputs: dict[str, str]) -> None:
+def prepare_folder(
+    folder: RunFolder, config, arguments: argparse.Namespace, inputs: dict[str, str], usual: str
+) -> None:
     """Lock the folder, refuse to overwrite another run, and write down what is about to happen."""
     copy = mirror.of(folder.path)
     if copy is not None and arguments.resume:
@@ -122,7 +127,7 @@ def prepare_folder(folder: RunFolder, config, arguments: argparse.Namespace, inp
         refuse_other_inputs(folder, inputs)
     folder.write_config(text)
     write_text(folder.path / "task.txt", lasting_name(arguments.task) + "\n")
-    preset = preset_name(arguments.config, config.task)
+    preset = preset_name(arguments.config, config.task, usual)
     folder.write_environment(config.training.seed, device_name(config.training.device), preset, inputs)
     folder.publish()
 
@@ -207,6 +212,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop} before the first iteration: go on with: {again}")
         return stop.status
+    together = True  # until the measurements, all processes stop where one does
     try:
         with watched(session, again):
             if warning := unlike_devices(session.trainer.device):
@@ -214,6 +220,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
             if arguments.resume and not session.resume():
                 say("no checkpoint to resume from: starting afresh")
             session.run()
+            together = False
             say("measuring")
             overhead = session.overhead()
             with raised(), session.averaged() as generator:
@@ -221,13 +228,11 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     except Interrupted as stop:
         say(f"stopped by {stop}, saved at iteration {session.iteration}")
         say(f"go on with: {again}")
-        if is_main():
-            build_report(folder.path)
+        wind_up(folder, together)
         return stop.status
     except Stopped as stop:
         say(f"{stop}; the report shows the figures; change the settings, or go on with --resume monitors.action=warn")
-        if is_main():
-            build_report(folder.path)
+        wind_up(folder, together)
         return stop.status
     except PeerLost as lost:
         print(f"scorefield: {lost}", file=sys.stderr, flush=True)  # whoever is left: the first may be the one lost
@@ -244,9 +249,30 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
     return 0
 
 
+def wind_up(folder: RunFolder, together: bool) -> None:
+    """The page and the last copy of a run that was stopped; the other processes wait for the first one where all stop.
+
+    A launcher ends all processes once one has left with a status of its own: the first may still be copying then.
+    """
+    import torch.distributed as dist
+
+    from scorefield.report.page import build_report
+
+    if is_main():
+        build_report(folder.path)
+        mirror.finish()
+    if together and dist.is_initialized():
+        with suppress(RuntimeError):  # a process that died meanwhile: what it is waited for is done
+            dist.barrier()
+
+
 def print_result(summary: dict) -> None:
     """The table that ends a run."""
-    rows = [(who, summary[who]) for who in ("real", "teacher", "before", "after", "start", "student") if who in summary]
+    rows = [
+        (who, summary[who])
+        for who in ("real", "network", "teacher", "before", "after", "start", "student")
+        if who in summary
+    ]
     rows += (summary.get("peers") or {}).items()
     known = ["steps", "prompt_accuracy", "label_accuracy", "frechet", "kid", "inception_score"]
     known += ["precision", "recall", "diversity", *(summary.get("scores") or {}), "seconds_per_image"]

@@ -26,6 +26,7 @@ SWITCHES: list[tuple[str, Any]] = [
     ("training.online.optimizer", "adamw_8bit"),
     ("training.precision", "bf16"),
     ("teacher.dtype", "bfloat16"),
+    ("training.sharding", "fsdp2"),
     ("online.kind", "lora"),
     ("generator.kind", "lora"),
 ]
@@ -64,10 +65,13 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
     training = config.training
     if most := [parts for parts in divisors(training.batch, devices) if parts > training.accumulation]:
         yield "training.accumulation", most[-1]
+    network = getattr(config.generator, "kind", "") in ("full", "lora")  # and no field, which is not sharded
     for key, value in SWITCHES:
         path, _, name = key.rpartition(".")
         inside = section(config, path)
         if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):
+            continue
+        if name == "sharding" and (devices == 1 or not network):
             continue
         if name == "split_guidance" and training.guidance_scale == 1 == training.online_guidance_scale:
             continue

@@ -11,8 +11,9 @@ from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
 from scorefield.task import Players, Task
 from scorefield.teachers.shared import holder
-from scorefield.training.sharding import blocks, innermost
-from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.parameters import trainable
+from scorefield.training.sharding import blocks, owner
+from scorefield.training.trainer import Trainer
 
 ROLES = ("teacher", "online score", "generator", "gradients", "optimizer states", "EMA", ACTIVATIONS)
 
@@ -90,16 +91,18 @@ def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> list[Any]:
 
 
 def averages(trainer: Trainer) -> list[Tensor]:
-    """What the moving average takes on the device: nothing in host memory, twice its size where that is the device."""
-    shadow = trainer.average.shadow
+    """What the moving averages take on the device: the generator's nothing in host memory, twice its size where that is
+    the device."""
+    shadow, steady = trainer.average.shadow, trainer.steady.average.shadow
     if trainer.config.ema_device != "cpu" or not isinstance(trainer, ShadowTrainer):
-        return shadow
-    return [*shadow, *map(torch.empty_like, shadow)] if trainer.kernels.host else []
+        return [*shadow, *steady]
+    return [*shadow, *map(torch.empty_like, shadow), *steady] if trainer.kernels.host else steady
 
 
 def largest_block(role: torch.nn.Module) -> int:
     """Bytes of the largest part that sharding gathers at a time."""
-    parts = blocks(innermost(role)) or [role]
+    root = owner(role)
+    parts = blocks(root) or [root]
     return max(sum(p.numel() * p.element_size() for p in part.parameters()) for part in parts)
 
 

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from scorefield.cost.speed import timed
 from scorefield.denoiser import Denoiser, join
+from scorefield.teachers.shared import holder
+from scorefield.training.compiling import parts_of
 from scorefield.training.evaluations import branches_at
+from scorefield.training.parameters import frozen, trainable
 from scorefield.training.recompute import Recompute
-from scorefield.training.trainer import Trainer, frozen, trainable
+from scorefield.training.trainer import Trainer
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Pass:
 
     count: float
     call: Callable[[], object]
-    plain: Callable[[], object]  # the same, not compiled, so that its operations can be counted
+    plain: Callable[[], object]  # the same, not compiled as a whole, so that its operations can be counted
     forward: Callable[[], object]  # the same without a graph
     cost: int  # in those: 1, 2 (input gradient) or 3 (parameter gradient)
     branches: int = 1  # 2 where guidance doubles the batch
@@ -45,6 +48,31 @@ def overhead_ratio(trainer: Trainer, step_seconds: float, rounds: int = 3) -> di
     return {"step_seconds": step_seconds, "bare_seconds": least, "overhead_ratio": step_seconds / least}
 
 
+def logged_overhead(
+    trainer: Trainer, steps: list[tuple[int, float]], iteration: int, say: Callable[[str], object]
+) -> dict[str, float]:
+    """``overhead_ratio`` of the median of what a run logged.
+
+    Args:
+        steps: (first iteration, seconds of each) of every line logged. The first line is left out, where there are
+            more, and those of an earlier loss or of the online score's warm-up.
+        iteration: how far the run came. say: told where the passes do not fit beside the run.
+
+    Returns:
+        {} where no line is left, where several processes wait for each other, and where the passes do not fit.
+    """
+    since = max(start for start in trainer.stages if start < max(1, iteration))
+    since = max(since, trainer.config.online_warmup)
+    counted = [seconds for first, seconds in steps[1:] or steps if first >= since]
+    if not counted or trainer.accelerator.num_processes > 1:
+        return {}
+    try:
+        return overhead_ratio(trainer, statistics.median(counted))
+    except torch.OutOfMemoryError:
+        say("the bare passes did not fit beside the run: no overhead ratio")
+        return {}
+
+
 def needed_flops(trainer: Trainer, each: Pass) -> int:
     """Operations of a pass, without those made for the second time."""
     return count_flops(each.plain, trainer.recompute)
@@ -61,7 +89,7 @@ def count_flops(call: Callable[[], object], recompute: Recompute | None = None) 
     if recompute is not None:
         recompute.counter = ledger
     try:
-        with ledger:
+        with torch.compiler.set_stance("force_eager"), ledger:  # compiled code is not seen
             call()
     finally:
         if recompute is not None:
@@ -95,7 +123,8 @@ def bare_passes(trainer: Trainer) -> dict[str, Pass]:
         kind = {1: forward_only, 2: input_gradient, 3: parameter_gradient}[cost]
         given = who, x, sigma, told
         plain = kind(trainer, network, *given)
-        call = kind(trainer, torch.compile(network), *given) if config.compile else plain
+        whole = config.compile and parts_of(holder(who)) == [holder(who)]  # compiled blocks are called in it
+        call = kind(trainer, torch.compile(network), *given) if whole else plain
         forward = forward_only(trainer, network, *given)
         made[name] = Pass(count * accumulation, call, plain, forward, cost, branches)
 

@@ -5,7 +5,7 @@ Picture n depends on the seed and n alone, so neither the batch size nor the num
 
 import math
 import statistics as plain
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ class MeasureConfig:
 
     samples: int = 2000  # pictures drawn
     batch: int = 256  # at a time; changes no figure
-    data: str = "toybox"  # real pictures: "toybox", an .npz, a folder with a sub-folder a class, or "none"
+    data: str = "none"  # real pictures: "toybox", an .npz, a folder with a sub-folder a class, or "none"
     label: str = "object"  # Toybox's class
     real: int = 5000  # pictures of the reference
-    judge: str = "toybox32"  # asset or folder with a judge, or "none"
+    judge: str = "none"  # asset or folder with a judge, or "none"
     features: str = "judge"  # "judge", or the feature network: Inception weights, MobileNetV2, "hub:inception"
     reference: str = ""  # an .npz of feature statistics (mu, sigma) in place of those of the real pictures
     save_reference: str = ""  # where to write the statistics of the real pictures
@@ -61,6 +61,16 @@ class MeasureConfig:
         name = self.judge if self.features == "judge" else self.features
         return "" if name == "none" else name
 
+    @property
+    def notice(self) -> str | None:
+        """What is to be said before a run that nothing will measure."""
+        if self.network:
+            return None
+        return (
+            "nothing will be measured: give evaluation.features=WEIGHTS (Inception's, for FID) with "
+            "evaluation.reference=FILE.npz or evaluation.data=PICTURES, now or to scorefield evaluate"
+        )
+
     def check(self) -> None:
         """Raise UserError for a feature network or a file that is not there, before anything heavy starts."""
         self.check_samples()
@@ -70,6 +80,12 @@ class MeasureConfig:
                 raise UserError(
                     "evaluation.data=none leaves nothing to compare with: give evaluation.reference=FILE.npz"
                 )
+        elif self.reference or self.data not in ("none", "toybox"):
+            what = "reference" if self.reference else "data"
+            raise UserError(
+                f"evaluation.{what} is given, but no network that reads features off pictures: give "
+                "evaluation.features=WEIGHTS, or a judge with evaluation.judge=FOLDER"
+            )
         if self.reference and not Path(self.reference).is_file():
             raise UserError(f'evaluation.reference "{self.reference}" does not exist')
         if self.save_reference and self.data == "none":
@@ -107,7 +123,7 @@ class Meter:
     """
 
     def __init__(self, settings: MeasureConfig, resolution: int, device: str, seed: int):
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.resolution = settings, device, resolution
         self.network: FeatureNetwork = open_features(settings.network, device)
         self.real, self.ceiling = real_pictures(settings, resolution, device, seed)
         self.reference = self._reference()
@@ -170,9 +186,39 @@ class Meter:
             "conventions": {
                 "covariance": "denominator N - 1",
                 "resize": self.network.resize,
-                "pictures": "rounded to uint8 before they are read",
+                "pictures": f"{self.resolution} px, rounded to uint8 before they are read",
             },
         }
+
+
+class Running:
+    """Fréchet distance over time, on few pictures of one seed: it is biased upwards, and never chooses anything."""
+
+    def __init__(self, meter: Meter, count: int):
+        self.meter, self.count = meter, count
+
+    def figures(self, make: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Of pictures 0 … ``count`` of ``make``, as ``Meter.of_source`` takes it."""
+        seen = self.meter.of_source(make, self.count, alone=True)
+        return {"eval/frechet": metrics.frechet_distance(self.meter.reference.statistics, seen.features)}
+
+
+AVERAGED = ("frechet", "inception_score", "kid", "precision", "recall", "density", "coverage")
+
+
+def averaged_figures(meter: Meter, sources: Sequence[Callable[[Tensor], Tensor]], samples: int) -> dict[str, Any]:
+    """Means over independent draws, with intervals of the Fréchet distance and KID.
+
+    ``sources`` are the draws, each from places int64 [B] to pictures in [-1, 1]; one alone gives no interval.
+    """
+    seen = [meter.figures(meter.of_source(make, samples)) for make in sources]
+    found: dict[str, Any] = {
+        key: plain.mean(row[key] for row in seen) for key in AVERAGED if all(key in row for row in seen)
+    }
+    if len(seen) > 1:
+        told = [key for key in ("frechet", "kid") if key in found]
+        found |= {f"{key}_interval": interval([row[key] for row in seen]) for key in told}
+    return found | {"samples": samples, "draws": len(seen)}
 
 
 def real_pictures(

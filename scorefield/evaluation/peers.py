@@ -64,6 +64,13 @@ class PeerConfig:
             raise UserError(f'"{self.name}" cannot be the name of a peer: give another as name=, of letters and digits')
 
 
+def is_adapted(part: Any) -> bool:
+    """Whether a part of a pipeline is a network with adapters on it."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return isinstance(part, torch.nn.Module) and any(isinstance(layer, BaseTunerLayer) for layer in part.modules())
+
+
 class Peer:
     """The pipeline, loaded. Raises UserError for what cannot be had, takes no prompt or knows no such option."""
 
@@ -122,14 +129,30 @@ class Peer:
     def _lay(self, lora: str) -> None:
         if not hasattr(self.pipe, "load_lora_weights"):
             raise UserError(f"a {type(self.pipe).__name__} loads no LoRA")
-        place, options = lora, {}
-        if not Path(lora).exists() and lora.count("/") >= 2:
-            place, options["weight_name"] = "/".join(lora.split("/")[:2]), "/".join(lora.split("/")[2:])
+        place, options = lora, dict[str, Any]()
+        if not Path(lora).exists():
+            if lora.startswith(("/", ".")) or "/" not in lora:
+                raise UserError(f"the LoRA {lora} does not exist: give a file, a folder or ORG/REPOSITORY/FILE")
+            if lora.count("/") >= 2:
+                place, options["weight_name"] = "/".join(lora.split("/")[:2]), "/".join(lora.split("/")[2:])
+            options["local_files_only"] = not hub.reachable()
+        base = self.settings.pipeline
+        hub.quiet()
         try:
             self.pipe.load_lora_weights(place, **options)
+            changed = any(map(is_adapted, self.pipe.components.values()))
             self.pipe.fuse_lora()
         except Exception as error:
-            raise UserError(f"cannot lay the LoRA {lora} on {self.settings.pipeline}: {error}") from error
+            if "size mismatch" in str(error):
+                first = str(error).split("size mismatch for ")[1].splitlines()[0]
+                raise UserError(f"the LoRA {lora} is for another base than {base}: {first}") from error
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UserError(f"cannot lay the LoRA {lora} on {base}: {reason}") from error
+        if not changed:  # diffusers passes over keys of other networks, with a warning at most
+            raise UserError(
+                f"the LoRA {lora} is for another base than {base}: none of its layers is one of a "
+                f"{type(self.pipe).__name__}"
+            )
 
     @property
     def steps(self) -> int:

@@ -1,6 +1,7 @@
 """Class labels for generators and teachers, drawn from a law of class frequencies."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,10 @@ class LabelLaw:
             raise UserError(f"a label law needs at least one class, not {classes}")
         table = torch.ones(classes, dtype=torch.float64, device="cpu")
         if weights is not None:
-            table = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
+            try:
+                table = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise UserError(f"label weights must be {classes} numbers, not {weights}") from error
         if table.shape != (classes,) or not bool((table >= 0).all()) or not 0 < float(table.sum()) < float("inf"):
             raise UserError(f"label weights must be {classes} numbers from 0 on that are not all 0")
         self.classes = classes
@@ -41,3 +45,30 @@ class LabelLaw:
     def __call__(self, draws: Draws) -> tuple[Condition, Condition]:
         labels = {"label": self.draw(draws)}
         return labels, labels
+
+
+def label_law(classes: int, given: Any = None) -> LabelLaw | None:
+    """The law of a network with so many classes; None without classes.
+
+    Args:
+        given: relative frequencies; or an .npz, a folder with a sub-folder a class or "toybox", whose pictures are
+            counted; None or an empty list for equal ones.
+
+    Raises:
+        UserError: frequencies of an unconditional network, or of another number of classes.
+    """
+    told = given is not None and given != []
+    if not classes:
+        if told:
+            raise UserError("labels are of a network with classes, and this one is unconditional")
+        return None
+    if isinstance(given, str):
+        from scorefield.pretrain.labelled import frequencies
+
+        counts = frequencies(given)
+        if len(counts) != classes:
+            raise UserError(f'the pictures of labels="{given}" have {len(counts)} classes, the network {classes}')
+        return LabelLaw(classes, counts)
+    if told and not isinstance(given, (list, tuple)):
+        raise UserError(f"labels must be a list of frequencies or the path of labelled pictures, not {given!r}")
+    return LabelLaw(classes, given if told else None)

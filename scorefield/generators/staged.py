@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.generators.base import Batch, Changes
 from scorefield.generators.nerf import NerfGenerator, make_field
 from scorefield.generators.texture import Painted, look_at_paint
@@ -102,9 +102,7 @@ class StagedGenerator(NerfGenerator):
         changes = self.put(made)
         for number, (grid, scene) in enumerate(zip(self.grids, self.fields, strict=False)):
             if isinstance(scene, Field):
-                grid.estimator.occs.zero_()  # type: ignore[operator]
-                for look in range(LOOKS):  # each look sees one point a cell
-                    grid.update(scene, iteration * LOOKS + look + 7919 * number)  # type: ignore[operator]
+                grid.renew(scene, iteration * LOOKS + 7919 * number, LOOKS)  # type: ignore[operator]
         return changes
 
     @torch.no_grad()
@@ -131,7 +129,8 @@ class StagedGenerator(NerfGenerator):
                 return sdf.from_field(field, mesh, law.resolution, tuple(law.levels), law.beta, reach)
             return Painted(asset.textured(field, self.assets)[0]).to(next(field.parameters()).device)
         except UserError as error:
-            warnings.warn(f"particle {number} stays as it is, without a {wanted} stage: {error}", stacklevel=2)
+            said = f"particle {number} stays as it is, without a {wanted} stage: {error}"
+            warnings.warn(said, Notice, stacklevel=2)
             return field
 
     def like(self, number: int, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorefield import networks
 from scorefield.errors import UserError, suggest
+from scorefield.generators.augmented import Augmented
 from scorefield.generators.base import Batch, Generator
 from scorefield.generators.labels import LabelLaw
 from scorefield.networks import stylegan2
@@ -24,7 +25,7 @@ RESIZES = {
 }
 
 
-class StyleGAN2Generator(Generator):
+class StyleGAN2Generator(Augmented, Generator):
     """x0 = G(z, label), about [-1, 1] but not clamped, resized to the teacher's resolution if asked.
 
     z, label and the maps of noise mode "random" are drawn, so a picture depends on its ``Draws`` alone.
@@ -44,6 +45,7 @@ class StyleGAN2Generator(Generator):
             the ones it applies, so that an Adam step moves it 100 times less.
         autocast: take part in the trainer's mixed precision. Off by default: the picture is summed up in float32.
         force_fp32: no half precision on CUDA, whatever the network was trained with.
+        augment, mirror: see ``Augmented``.
 
     Raises:
         UserError: a pattern without parameters, an unknown option, or sizes that do not fit.
@@ -63,6 +65,8 @@ class StyleGAN2Generator(Generator):
         mapping_lr_scale: float = 1.0,
         autocast: bool = False,
         force_fp32: bool = True,
+        augment: float = 0.0,
+        mirror: float | None = None,
     ):
         super().__init__()
         if noise_mode not in stylegan2.NOISE_MODES:
@@ -83,6 +87,7 @@ class StyleGAN2Generator(Generator):
         self.shape = (network.img_channels, side, side)
         self.truncation_psi, self.update_w_avg = truncation_psi, update_w_avg
         self.autocast, self.force_fp32, self.mapping_lr_scale = autocast, force_fp32, mapping_lr_scale
+        self.augment, self.mirror = augment, mirror
         self._noise_sides = network.synthesis.noise_resolutions if noise_mode == "random" else []
         choose(network, trainable)
 

@@ -218,7 +218,7 @@ class Machine:
         """A frame is a hint for readers; only a false length matters."""
         length, stream = self.number("<Q", 8), self.stream
         if length > stream.end - stream.position:
-            raise ImportRefused(f"a frame of {length} bytes reaches beyond the end of the data")
+            raise ImportRefused(f"a frame of {length} bytes reaches beyond the end of the data: it is cut short")
 
 
 def check_key(key: Any) -> None:

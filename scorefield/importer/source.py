@@ -115,7 +115,9 @@ class Stream:
     def _refill(self, count: int) -> None:
         position = self.position
         if count > self.end - position:
-            raise ImportRefused(f"the data end at byte {self.end}, inside something that should reach further")
+            raise ImportRefused(
+                f"the data end at byte {self.end}, inside something that should reach further: it is cut short"
+            )
         self._buffer = self.source.read(position, min(max(count, self._window), self.end - position))
         self._base, self._place = position, 0
 
@@ -135,7 +137,8 @@ class Stream:
         position = self.position
         if count > self.end - position:
             raise ImportRefused(
-                f"{count} bytes are announced at byte {position}, but only {self.end - position} follow"
+                f"{count} bytes are announced at byte {position}, but only {self.end - position} follow: "
+                "it is cut short or damaged"
             )
         if self._place + count <= len(self._buffer):
             self._place += count

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError, suggest
+from scorefield.networks.fresh import fresh
 from scorefield.networks.resample import upfirdn2d
 
 RESAMPLE_MODES = ("keep", "down", "up")
@@ -84,7 +85,8 @@ class MPConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int]):
         super().__init__()
         self.out_channels = out_channels
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, *kernel))
+        shape = (out_channels, in_channels, *kernel)
+        self.weight = nn.Parameter(fresh(shape, lambda: torch.randn(shape)))
 
     def forward(self, x: Tensor, gain: float | Tensor = 1.0) -> Tensor:
         if self.training:

@@ -1,7 +1,7 @@
 """Networks to and from files and state dicts, with the tensor names of the published checkpoints."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from scorefield.errors import UserError
 from scorefield.files import read_json, write_atomically, write_json
+from scorefield.networks.fresh import weights_left_out
 from scorefield.networks.registry import build
 
 # Settings that checkpoints record on single modules, where they overrule what the keyword arguments imply.
@@ -28,6 +29,12 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         UserError: names the first tensors that are missing, unknown or of another shape; nothing is changed.
     """
+    check_state(network, state)
+    network.load_state_dict(dict(state), strict=True)
+
+
+def check_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """UserError that names the first tensors of ``state`` that are missing, unknown or of another shape."""
     own = network.state_dict()
     missing = [name for name in own if name not in state]
     unknown = [name for name in state if name not in own]
@@ -40,7 +47,40 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         if count:
             more = f" and {len(count) - 3} more" if len(count) > 3 else ""
             raise UserError(f"{type(network).__name__}: tensors {what}: {', '.join(count[:3])}{more}")
-    network.load_state_dict(dict(state), strict=True)
+
+
+def build_around(
+    state: dict[str, Tensor],
+    class_name: str,
+    kwargs: Mapping[str, Any],
+    args: Sequence[Any] = (),
+    dialect: str | None = None,
+) -> nn.Module:
+    """The network of ``build``, on the CPU, with the very tensors of ``state``: no weights are made first or copied.
+
+    Args:
+        state: every name and shape must match. It is emptied on the way, so that where a dtype must be converted the
+            whole network is never in memory twice.
+
+    Raises:
+        UserError: as ``build``'s and ``load_state``'s.
+    """
+    with torch.device("cpu"), weights_left_out():
+        network = build(class_name, kwargs, args, dialect)
+    check_state(network, state)
+    taken: set[int] = set()
+    for name, own in network.state_dict().items():
+        value = state.pop(name).to(own.dtype)
+        if value.data_ptr() in taken:  # two names of one tensor stay two parameters
+            value = value.clone()
+        taken.add(value.data_ptr())
+        path, _, last = name.rpartition(".")
+        module = network.get_submodule(path)
+        if last in dict(module.named_parameters(recurse=False)):
+            module.register_parameter(last, nn.Parameter(value))
+        else:
+            module.register_buffer(last, value)
+    return network
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:
@@ -116,8 +156,6 @@ def load(path: Path) -> nn.Module:
         state = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {weights}: {error}") from error
-    with torch.device("cpu"):
-        network = build(recipe["class_name"], recipe["kwargs"], dialect=recipe.get("dialect"))
-    load_state(network, state)
+    network = build_around(state, recipe["class_name"], recipe["kwargs"], dialect=recipe.get("dialect"))
     apply_recorded(network, recipe.get("recorded", {}))
     return network

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError, suggest
+from scorefield.networks.fresh import fresh
 from scorefield.networks.resample import make_filter, resampled_conv2d
 
 FIR = (1, 3, 3, 1)
@@ -85,7 +86,8 @@ class FullyConnectedLayer(nn.Module):
         super().__init__()
         activation_gain(activation)
         self.in_features, self.out_features, self.activation = in_features, out_features, activation
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        shape = (out_features, in_features)
+        self.weight = nn.Parameter(fresh(shape, lambda: torch.randn(shape) / lr_multiplier))
         self.bias = nn.Parameter(torch.full((out_features,), float(bias_init))) if bias else None
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
@@ -124,7 +126,8 @@ class Conv2dLayer(nn.Module):
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
         self.act_gain = activation_gain(activation)
         self.register_buffer("resample_filter", make_filter(resample_filter))
-        weight = torch.randn(out_channels, in_channels, kernel_size, kernel_size)
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        weight = fresh(shape, lambda: torch.randn(shape))
         offset = torch.zeros(out_channels) if bias else None
         if trainable:
             self.weight = nn.Parameter(weight)

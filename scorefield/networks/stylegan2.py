@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.errors import UserError, suggest
+from scorefield.networks.fresh import fresh
 from scorefield.networks.resample import make_filter, upsample2d
 from scorefield.networks.style_layers import (
     FIR,
@@ -70,7 +71,8 @@ class SynthesisLayer(nn.Module):
         self.conv_clamp, self.padding, self.act_gain = conv_clamp, kernel_size // 2, activation_gain(activation)
         self.register_buffer("resample_filter", make_filter(resample_filter))
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(fresh(shape, lambda: torch.randn(shape)))
         if use_noise:
             self.register_buffer("noise_const", torch.randn(resolution, resolution))
             self.noise_strength = nn.Parameter(torch.zeros(()))
@@ -123,7 +125,8 @@ class ToRGBLayer(nn.Module):
         super().__init__()
         self.conv_clamp, self.padding = conv_clamp, kernel_size // 2
         self.affine = FullyConnectedLayer(w_dim, in_channels, bias_init=1)
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        shape = (out_channels, in_channels, kernel_size, kernel_size)
+        self.weight = nn.Parameter(fresh(shape, lambda: torch.randn(shape)))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
 

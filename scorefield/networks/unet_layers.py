@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scorefield.errors import UserError, suggest
+from scorefield.networks.fresh import fresh
 from scorefield.networks.resample import upfirdn2d
 
 # Deviation (or half width) of a weight with unit gain, from fan-in and fan-out.
@@ -28,8 +29,12 @@ def initial(shape: Sequence[int], mode: str, fan_in: int, fan_out: int, gain: fl
     """A random parameter of ``shape``; raises UserError for an unknown ``mode``."""
     if mode not in INIT_SCALES:
         raise UserError(f'unknown init_mode "{mode}": {suggest(str(mode), INIT_SCALES)}')
-    values = torch.randn(*shape) if mode.endswith("normal") else torch.rand(*shape) * 2 - 1
-    return nn.Parameter(values * (INIT_SCALES[mode](fan_in, fan_out) * gain))
+    scale = INIT_SCALES[mode](fan_in, fan_out) * gain
+
+    def draw() -> Tensor:
+        return (torch.randn(*shape) if mode.endswith("normal") else torch.rand(*shape) * 2 - 1) * scale
+
+    return nn.Parameter(fresh(shape, draw))
 
 
 class Linear(nn.Module):

@@ -166,12 +166,7 @@ def from_folder(folder: Path, resolution: int, count: int) -> LabelledImages:
     import numpy as np
     from PIL import Image, ImageOps
 
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files = [sorted(f for f in kind.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES) for kind in classes]
-    if not any(files):
-        raise UserError(f"{folder} holds no pictures in class sub-folders: put them at {folder}/CLASS/name.png")
-    if empty := [kind.name for kind, found in zip(classes, files, strict=True) if not found]:
-        raise UserError(f"class folder {folder / empty[0]} holds no picture")
+    classes, files = zip(*class_files(folder), strict=True)
     # round robin over the classes, so that a small count still has all of them
     turns = sorted((turn, k) for k, found in enumerate(files) for turn in range(len(found)))[:count]
     rows, labels = [], [k for _, k in turns]
@@ -182,7 +177,36 @@ def from_folder(folder: Path, resolution: int, count: int) -> LabelledImages:
             raise UserError(f"cannot read the picture {files[k][turn]}: {error}") from error
         square = ImageOps.fit(picture, (resolution, resolution), Image.Resampling.LANCZOS)
         rows.append(torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1))
-    return classified(torch.stack(rows), torch.tensor(labels), [kind.name for kind in classes])
+    return classified(torch.stack(rows), torch.tensor(labels), list(classes))
+
+
+def frequencies(data: str) -> list[int]:
+    """Pictures of each class in an .npz or a folder with a sub-folder a class; Toybox has its objects alike.
+
+    Raises UserError as ``read`` does; of a folder no picture is opened.
+    """
+    if data == "toybox":
+        from scorefield.data import toybox
+
+        return [1] * len(toybox.OBJECTS)
+    path = Path(data)
+    if path.is_file():
+        found = from_npz(path)
+        return torch.bincount(found.labels, minlength=found.classes).tolist()
+    if not path.is_dir():
+        raise UserError(f'{data} is neither "toybox" nor an .npz file nor a folder')
+    return [len(files) for _, files in class_files(path)]
+
+
+def class_files(folder: Path) -> list[tuple[str, list[Path]]]:
+    """(name, pictures) of each class in FOLDER/CLASS/*.png and the like, in alphabetical order; UserError for none."""
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = [(kind.name, sorted(f for f in kind.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)) for kind in classes]
+    if not any(files for _, files in found):
+        raise UserError(f"{folder} holds no pictures in class sub-folders: put them at {folder}/CLASS/name.png")
+    if empty := [name for name, files in found if not files]:
+        raise UserError(f"class folder {folder / empty[0]} holds no picture")
+    return found
 
 
 def cut(data: LabelledImages, held_out: int, seed: int) -> tuple[LabelledImages, LabelledImages]:

@@ -69,6 +69,17 @@ def progress_line(name: str, losses: dict[str, Tensor], config: StageBase, step:
     return f"{name} {step}/{config.steps}  {text}  {pace * config.batch:.0f} img/s  {left / 60:.1f} min left"
 
 
+def restore(path: Path, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer, average: list[Tensor]):
+    """(step, seconds) that a stage reached, with its state put in place; (0, 0.0) where it has not begun."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, map_location=average[0].device, weights_only=True)
+    modules.load_state_dict(state["modules"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch._foreach_copy_(average, state["average"])
+    return state["step"], state["seconds"]
+
+
 def fit(
     name: str,
     modules: nn.ModuleDict,
@@ -96,13 +107,9 @@ def fit(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99), fused=fused
     )
     average = [p.detach().clone() for p in parameters]
-    state_path, step, spent = out / f"state-{name}.pt", 0, 0.0
-    if state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        modules.load_state_dict(state["modules"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch._foreach_copy_(average, [a.to(device) for a in state["average"]])
-        step, spent = state["step"], state["seconds"]
+    state_path = out / f"state-{name}.pt"
+    step, spent = restore(state_path, modules, optimizer, average)
+    if step:
         say(f"{name}: going on from step {step}")
 
     def save() -> None:

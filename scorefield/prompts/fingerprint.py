@@ -1,4 +1,4 @@
-"""What tells text encoders apart: their weights and their tokenizer, not the place that they were loaded from."""
+"""What tells networks apart: their weights (and tokenizer), not the place that they were loaded from."""
 
 import hashlib
 import json
@@ -11,14 +11,15 @@ SAMPLED = 16  # places of each tensor that are looked at one by one
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def of_module(module: nn.Module) -> str:
-    """12 hex digits of all weights as they are loaded, the same on every device.
+def of_module(module: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """12 hex digits of all weights as they are loaded (or rounded to ``dtype``), the same on every device.
 
     Every tensor's bits are summed as integers, which no order of summation changes; some of its places are read beside,
     since a sum does not see an exchange.
     """
     digest, numbers = hashlib.sha256(), []
     for name, value in sorted(module.state_dict().items()):
+        value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
         digest.update(f"{name} {list(value.shape)} {value.dtype}".encode())
         bits = _bits(value)
         if bits.numel():

@@ -16,7 +16,7 @@ from scorefield.report.charts import Chart, Series, legend, line_chart
 from scorefield.report.reference import curves_of
 from scorefield.report.source import RunData, image_uri, number, picture_uri
 
-PAIRS, WORST, FRAMES, STRIPS = 48, 20, 8, 6  # how many are shown; a page stays at a few megabytes
+PAIRS, WORST, FRAMES, STRIPS, SHEET = 48, 20, 8, 6, 24  # how many are shown; a page stays at a few megabytes
 TITLES = {
     "loss/generator": "generator loss",
     "loss/online": "online score's loss",
@@ -81,6 +81,7 @@ def render(data: RunData) -> str:
         pairs_total=len(data.pairs),
         teacher_steps=number(data.part("teacher").get("steps")),
         film=filmstrip(data),
+        sheet=last_sheet(data),
         charts=[(chart.title, line_chart(chart), legend(chart)) for chart in charts(data)],
         table=tables.final_table(data),
         scores=tables.score_table(data),
@@ -143,13 +144,16 @@ def spread(count: int, wanted: int) -> list[int]:
 
 
 def filmstrip(data: RunData) -> dict[str, Any] | None:
-    """Tiles of the same prompts from successive grids: {"head": [...], "rows": [(prompt, [uri ...])]}."""
+    """Tiles of the same prompts from successive grids: {"head": [...], "rows": [(prompt, [uri ...])]}.
+
+    Up to ``STRIPS`` prompts are followed, or the whole first row of a layout that names its rows.
+    """
     prompts, columns = data.layout.get("prompts"), number(data.layout.get("columns"))
     tile = number(data.layout.get("tile"))
     if not isinstance(prompts, list) or not prompts or not columns or not tile or min(columns, tile) < 1:
         return None
     first = {str(prompt): index for index, prompt in reversed(list(enumerate(prompts)))}
-    places = sorted(first.values())[:STRIPS]
+    places = sorted(first.values())[: int(columns) if data.layout.get("rows") else STRIPS]
     frames = [(tables.figure(k), path) for k, path in data.grids()]
     frames = [frames[i] for i in spread(len(frames), FRAMES)]
     teacher = data.inside("samples/teacher.png")
@@ -161,6 +165,22 @@ def filmstrip(data: RunData) -> dict[str, Any] | None:
         return None
     rows = [(str(prompts[place]), [tiles[row] for _, tiles in cut]) for row, place in enumerate(places)]
     return {"head": [name for name, _ in cut], "rows": rows}
+
+
+def last_sheet(data: RunData) -> dict[str, Any] | None:
+    """The whole of the last grid, where the layout names its rows: {"iteration", "head", "rows": as of a filmstrip}."""
+    names, prompts = data.layout.get("rows"), data.layout.get("prompts")
+    columns, tile = number(data.layout.get("columns")), number(data.layout.get("tile"))
+    if not isinstance(names, list) or not isinstance(prompts, list) or not tile or tile < 1:
+        return None
+    names, wide = names[:SHEET], int(columns or 0)
+    if not 1 <= wide <= len(prompts):
+        return None
+    for iteration, path in reversed(data.grids()):
+        if tiles := tiles_of(path, int(tile), wide, list(range(len(names) * wide))):
+            rows = [(str(name), tiles[row * wide : (row + 1) * wide]) for row, name in enumerate(names)]
+            return {"iteration": tables.figure(iteration), "head": [str(p) for p in prompts[:wide]], "rows": rows}
+    return None
 
 
 def tiles_of(path: Path, tile: int, columns: int, places: list[int]) -> list[str | None]:

@@ -236,6 +236,18 @@ numbers are iterations.</p></header>
 </table></div></section>
 {% endif %}
 
+{% if sheet %}
+<section id="sheet"><header><h2>The last grid</h2>
+<p>Of iteration {{ sheet.iteration }}, whole; those of all iterations are in samples/.</p></header>
+<div class="scroll"><table class="film">
+<tr>{% for name in sheet.head %}<th>{{ name }}</th>{% endfor %}</tr>
+{% for name, uris in sheet.rows %}
+<tr>{% for uri in uris %}<td>{{ picture(uri, sheet.head[loop.index0] ~ ', ' ~ name) }}</td>{% endfor %}</tr>
+<tr class="words"><td colspan="{{ uris | length }}">{{ name }}</td></tr>
+{% endfor %}
+</table></div></section>
+{% endif %}
+
 <section id="curves"><header><h2>Curves</h2>
 {% if charts %}<p>Pale lines are the logged values, strong ones their moving mean.</p>{% endif %}</header>
 <div>{% if not charts %}<p class="note">There are no logged figures yet.</p>{% endif %}
@@ -262,7 +274,7 @@ numbers are iterations.</p></header>
 {% for text in row %}<td>{{ text }}</td>{% endfor %}</tr>
 {% endfor %}
 </table></div></section>
-{% elif not unfinished %}
+{% elif not unfinished and not fragments %}
 <section id="final"><header><h2>Final figures</h2></header>
 <p class="note">summary.json holds no figures of a result.</p></section>
 {% endif %}

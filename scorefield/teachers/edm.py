@@ -15,6 +15,7 @@ from scorefield.networks.edm2_unet import Precond
 from scorefield.networks.edm_precond import EDMPrecond
 from scorefield.noise import EDM
 from scorefield.teachers.features import output_of
+from scorefield.teachers.pixel_unet import NULL_CLASS
 
 
 class EDMDenoiser(Denoiser):
@@ -25,7 +26,7 @@ class EDMDenoiser(Denoiser):
     augmented to a network that knows (``tells_augmentation``); without it pictures are seen as they are.
 
     Args:
-        network: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond or EDM2's Precond.
+        network: EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond, EDM2's Precond, or diffusers' in a ``PixelUNet``.
         sigma_min, sigma_max: noise levels to train at (EDM's sampling range by default); narrowed to what the
             network says it knows.
         force_fp32: no half precision on CUDA. Score differences are small against what half precision rounds off.
@@ -65,6 +66,8 @@ class EDMDenoiser(Denoiser):
         self.label_dim = network.label_dim
         if isinstance(network, (EDMPrecond, Precond)):
             self.process = EDM(self.sigma_min, self.sigma_max)
+        elif hasattr(network, "process"):
+            self.process = network.process
         raw = getattr(network, "model", None)
         self.tells_augmentation = getattr(raw, "map_augment", None) is not None
         self._freeze_unused()
@@ -107,8 +110,11 @@ class EDMDenoiser(Denoiser):
 
         The adversarial terms read it (SiDA, arXiv:2410.14919; DMD2, arXiv:2405.14867).
         """
-        raw = getattr(self.network, "model", None) or self.network.unet
-        return output_of(list(raw.enc.values())[-1], lambda: self(x_t, sigma, condition)).float()
+        last = getattr(self.network, "encoder_end", None)
+        if last is None:
+            raw = getattr(self.network, "model", None) or self.network.unet
+            last = list(raw.enc.values())[-1]
+        return output_of(last, lambda: self(x_t, sigma, condition)).float()
 
     def _labels(self, x_t: Tensor, condition: Condition) -> Tensor | None:
         labels = condition.get("label")
@@ -130,5 +136,7 @@ class EDMDenoiser(Denoiser):
         """The zero label, which networks trained with label dropout know as "any class"."""
         if self.label_dim == 0:
             raise UserError("this network is unconditional, so there is nothing to guide: use guidance scale 1")
+        if not getattr(self.network, "has_null_class", True):
+            raise UserError(NULL_CLASS)
         labels = like["label"]
         return {"label": torch.zeros(len(labels), self.label_dim, device=labels.device)}

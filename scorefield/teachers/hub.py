@@ -101,8 +101,8 @@ def explain(error: Exception, path: str, part: str, variant: str = "") -> str:
             f"teacher.path {path} is no local folder, and the hub has no such repository or it is private: check the "
             "name, log in (hf auth login), or give a local folder"
         )
-    if Path(path).is_dir() and variant and (there := variants(Path(path) / part)) and variant not in there:
-        return f'{part} of {path} has no weights of the variant "{variant}": there are {", ".join(sorted(there))}'
+    if told := without_variant(path, part, variant):
+        return told
     text = str(error).strip().splitlines()
     first = text[0] if text else type(error).__name__
     if Path(path).is_dir() or "EntryNotFoundError" in names:
@@ -121,6 +121,13 @@ def chain(error: BaseException | None):
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def without_variant(path: str, part: str, variant: str) -> str:
+    """One sentence where ``part`` of a local folder has weights, but none of ``variant``; else ""."""
+    if not variant or not Path(path).is_dir() or not (there := variants(Path(path) / part)) or variant in there:
+        return ""
+    return f'{part} of {path} has no weights of the variant "{variant}": there are {", ".join(sorted(there))}'
 
 
 def variants(folder: Path) -> set[str]:

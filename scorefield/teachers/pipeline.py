@@ -69,6 +69,9 @@ class PipelineTeacher(Teacher):
         self._parts: dict[str, Any] = {}
         self._null: Condition | None = None
         self.index = pipeline_index(self.path)
+        for part in (self.network_part, *self.index):
+            if told := hub.without_variant(self.path, part, self.variant):
+                raise UserError(told)
         self.scheduler_settings = hub.read_settings(self.path, "scheduler", "scheduler_config.json")
         self.process, self.prediction = process_of(self.scheduler_settings)
         self.sigma_min, self.sigma_max = self.process.sigma_min, self.process.sigma_max
@@ -317,7 +320,12 @@ def rehearsable(teacher: Teacher, name: str) -> PipelineTeacher:
 
 
 def folder_or_id(path: str) -> str:
-    """A local folder or hub id as it is; an asset's name becomes its pipeline folder."""
+    """A local folder or hub id as it is; an asset's name becomes its pipeline folder; UserError for a file."""
+    if Path(path).is_file():
+        raise UserError(
+            f"teacher.path {path} is a file, and this task's teachers are diffusers pipelines, a folder or hub id: "
+            "EDM's networks and other stored ones are teachers of class_to_image and gan_refine"
+        )
     if "/" in path or Path(path).is_dir():
         return path
     return str(resources.asset(path) / "pipeline")

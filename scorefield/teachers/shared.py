@@ -46,9 +46,22 @@ class AdapterView(Denoiser):
         object.__setattr__(self, "denoiser", base)  # past torch's bookkeeping of submodules
         self.role, self.sigma_min, self.sigma_max = role, base.sigma_min, base.sigma_max
         self.layers: list[Any] = [module for module in base.modules() if isinstance(module, BaseTunerLayer)]
-        for name, parameter in base.named_parameters():
-            if role and "lora_" in name and role in name.split("."):
-                self.register_parameter(name.replace(".", "/"), parameter)
+        self.places: list[tuple[Any, str]] = []  # where each of its parameters lies in the shared network
+        self.follow()
+
+    def follow(self) -> None:
+        """Take the adapter's parameters from the shared network, anew where they were replaced there (by shares)."""
+        self.places = []
+        for path, module in self.base.named_modules():
+            for last, parameter in module.named_parameters(recurse=False):
+                name = f"{path}.{last}"
+                if self.role and "lora_" in name and self.role in name.split("."):
+                    self.places.append((module, last))
+                    self.register_parameter(name.replace(".", "/"), parameter)
+
+    def used(self) -> list[torch.nn.Parameter]:
+        """The adapter's parameters as a pass finds them now: whole where it is sharded and now gathered."""
+        return [getattr(module, name) for module, name in self.places]
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
         self._switch(self.role)
@@ -84,6 +97,11 @@ def holder(denoiser: Denoiser) -> Denoiser:
     while isinstance(inner, Denoiser) and not isinstance(inner, AdapterView):
         inner = getattr(inner, "denoiser", None)
     return inner.base if isinstance(inner, AdapterView) else denoiser
+
+
+def views_of(role: torch.nn.Module) -> list[AdapterView]:
+    """The adapters that a role's passes go through."""
+    return [module for module in role.modules() if isinstance(module, AdapterView)]
 
 
 def share(base: Denoiser, adapters: Mapping[str, Adapter], seed: int = 0) -> tuple[Denoiser, dict[str, AdapterView]]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from scorefield.errors import UserError
-from scorefield.three_d import bake, export, mesh, turntable, unwrap, view
+from scorefield.three_d import bake, export, mesh, three_js, turntable, unwrap, view
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.decimation import closed, decimate
 from scorefield.three_d.extra import need
@@ -62,6 +62,7 @@ def check_libraries() -> None:
     """Raise UserError now, before any training, if something that the export needs is not installed."""
     for module in MODULES:
         need(module)
+    three_js.library()
 
 
 def extract(
@@ -112,7 +113,8 @@ def textured(field: Field | HoldsMesh, config: AssetConfig) -> tuple[mesh.Mesh, 
         own = field.mesh()
         return own, mesh.facts(mesh.welded(own))
     made, facts = extract(field, config.resolution, config.threshold or None, config.faces)
-    made = unwrap.unwrap(made, config.texture)
+    # decimation adds some faces to those asked for: the most that may be asked for must not fail here
+    made = unwrap.unwrap(made, config.texture, limit=unwrap.LIMIT * 11 // 10)
     return bake.bake(made, field, config.texture, reach=2 * field.bound / config.resolution), facts
 
 

@@ -10,6 +10,7 @@ from scorefield.three_d.cameras import Cameras, look_at, orbit
 from scorefield.three_d.settings import CameraConfig
 
 VIEWS = ("front", "side", "back", "overhead")
+ROUNDING = 1e-3  # degrees: 45 to the left and to the right must get the same word
 
 
 def draw_cameras(config: CameraConfig, draws: Draws, size: tuple[int, int]) -> tuple[Cameras, Tensor]:
@@ -54,9 +55,10 @@ def draw_elevation(config: CameraConfig, draws: Draws) -> Tensor:
 
 
 def view_words(config: CameraConfig, elevation: Tensor, azimuth: Tensor) -> Tensor:
-    """int64 [B], positions in ``VIEWS``, of angles in radians."""
+    """int64 [B], positions in ``VIEWS``, of angles in radians; on the border between two words it is the side."""
     turn = torch.rad2deg(torch.atan2(azimuth.sin(), azimuth.cos())).abs()
-    word = torch.where(turn < config.front, 0, torch.where(turn > 180 - config.front, 2, 1))
+    front = config.front - ROUNDING
+    word = torch.where(turn < front, 0, torch.where(turn > 180 - front, 2, 1))
     return torch.where(torch.rad2deg(elevation) > config.overhead, 3, word)
 
 

@@ -5,7 +5,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.three_d.extra import need
 from scorefield.three_d.field import Field
 
@@ -31,7 +31,7 @@ class Occupancy(nn.Module):
         self.warned = False
 
     @torch.no_grad()
-    def update(self, field: Field, iteration: int) -> float:
+    def update(self, field: Field, iteration: int, decay: float | None = None) -> float:
         """Look at a random point of every cell; returns the share of cells that are occupied.
 
         Where nothing at all would be left, all cells are kept (so that the field can come back) and a warning says so.
@@ -46,17 +46,22 @@ class Occupancy(nn.Module):
         parts = [1 - (-self.step * field.density(part)).exp() for part in points.split(1 << 18)]
         # maximum() hands a NaN on from either side, and NaN > threshold is false: unreplaced it would prune for good
         known, seen = estimator.occs.nan_to_num(1.0), torch.cat(parts).nan_to_num(1.0)
-        estimator.occs.copy_(torch.maximum(known * self.decay, seen))
+        estimator.occs.copy_(torch.maximum(known * (self.decay if decay is None else decay), seen))
         occupied = estimator.occs > self.threshold
         if not occupied.any():
             if not self.warned:
-                warnings.warn(
-                    "the density field is empty everywhere: no cell is skipped until it comes back", stacklevel=2
-                )
+                said = "the density field is empty everywhere: no cell is skipped until it comes back"
+                warnings.warn(said, Notice, stacklevel=2)
             self.warned = True
             occupied = torch.ones_like(occupied)
         estimator.binaries.copy_(occupied.view_as(estimator.binaries))
         return occupied.float().mean().item()
+
+    def renew(self, field: Field, seed: int, looks: int = 16) -> float:
+        """Forget what is known and look ``looks`` times: one look sees a point a cell, and misses cells whose corner
+        alone is dense. Returns the share of cells that are occupied."""
+        self.estimator.occs.zero_()
+        return [self.update(field, seed + look, decay=1.0) for look in range(looks)][-1]
 
     def holds(self, points: Tensor) -> Tensor:
         """bool [...]: whether points [..., 3] within the cube lie in an occupied cell."""

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.files import write_text
+from scorefield.three_d import three_js
 
 SHOWN = 8  # particles; a page stays at a few megabytes
 STYLE = """
 .assets { display: grid; gap: 34px; }
-.asset-card { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 280px), 1fr)); gap: 16px 24px;
+.asset-parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 280px), 1fr)); gap: 16px 24px;
   align-items: start; }
-.asset-card h3 { grid-column: 1 / -1; margin: 0; font-size: 15px; font-weight: 600; }
-.asset-viewer canvas, .asset-card video, .asset-card > div > img { display: block; width: 100%; aspect-ratio: 1;
+.asset-card h3 { margin: 0 0 16px; font-size: 15px; font-weight: 600; }
+.asset-viewer canvas, .asset-card video, .asset-parts > div > img { display: block; width: 100%; aspect-ratio: 1;
   background: var(--faint); border-radius: 4px; object-fit: contain; }
 .asset-viewer canvas { cursor: grab; touch-action: none; }
 .asset-viewer canvas:active { cursor: grabbing; }
@@ -62,12 +63,17 @@ def section(folder: Path, assets: list[dict[str, Any]], more: Figures = ()) -> s
     """The section's HTML; all text in it is escaped."""
     cards = [card(folder, record, more) for record in assets[:SHOWN]]
     cut = "" if len(assets) <= SHOWN else f"<p class='note'>The first {SHOWN} of {len(assets)} are shown.</p>"
-    script = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
     return (
         f"<style>{STYLE}</style><h2>Assets</h2><p class='note'>The exported file itself: drag to turn, click and "
         f"scroll to come nearer, double-click to go back.</p>{cut}<div class='assets'>{''.join(cards)}</div>"
-        f"<script>{script}</script>"
+        f"{viewer_script() if any(record.get('glb') for record in assets[:SHOWN]) else ''}"
     )
+
+
+def viewer_script() -> str:
+    """What makes the assets above it turn: three.js and the viewer, whole, so that nothing is fetched."""
+    own = (Path(__file__).parent / "viewer.js").read_text(encoding="utf-8")
+    return f"<script>{three_js.library()}</script><script>{own}</script>"
 
 
 def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
@@ -78,8 +84,8 @@ def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
     if not record.get("glb"):  # splats: no viewer of ours shows them
         file = html.escape(str(record.get("ply") or ""))
         return (
-            f"<div class='asset-card'><h3>{title}</h3><div>{moving(folder, record)}<p class='note'>{file}</p></div>"
-            f"<table>{rows(record, more)}</table></div>"
+            f"<div class='asset-card'><h3>{title}</h3><div class='asset-parts'><div>{moving(folder, record)}"
+            f"<p class='note'>{file}</p></div><table>{rows(record, more)}</table></div></div>"
         )
     glb = folder / str(record["glb"])
     viewer = (
@@ -89,9 +95,9 @@ def card(folder: Path, record: dict[str, Any], more: Figures = ()) -> str:
         "<p class='note asset-note'><label><input type='checkbox'> shape alone</label></p></div>"
     )
     return (
-        f"<div class='asset-card'><h3>{title}</h3>{viewer}<div>{moving(folder, record)}"
+        f"<div class='asset-card'><h3>{title}</h3><div class='asset-parts'>{viewer}<div>{moving(folder, record)}"
         f"<p class='note'>{html.escape(str(record['glb']))}, {glb.stat().st_size / 1024:.0f} KiB</p></div>"
-        f"<table>{rows(record, more)}</table></div>"
+        f"<table>{rows(record, more)}</table></div></div>"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import UserError
+from scorefield.errors import Notice, UserError
 from scorefield.three_d import toolchain
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.chunks import in_chunks
@@ -227,5 +227,6 @@ def can_march(device: str) -> bool:
         return len(ray) > 0
     except Exception as error:  # it surfaces as AttributeError, OSError, ImportError or RuntimeError
         why = toolchain.reason(error)
-        warnings.warn(f"nerfacc's CUDA extension cannot be built, {why}; rendering goes on in batches", stacklevel=2)
+        said = f"nerfacc's CUDA extension cannot be built, {why}; rendering goes on in batches"
+        warnings.warn(said, Notice, stacklevel=2)
         return False

@@ -15,8 +15,9 @@ from scorefield.generators.base import Batch, Generator
 from scorefield.losses.base import Loss
 from scorefield.random import Draws
 from scorefield.teachers.plain import PlainDenoiser
+from scorefield.training.parameters import trainable
 from scorefield.training.settings import PlayerConfig, TrainingConfig
-from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.trainer import Trainer
 
 
 class PlainGenerator(Generator):

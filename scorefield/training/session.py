@@ -1,7 +1,6 @@
 """A run from first to last iteration: resume, log, look, save, and stop safely on a signal."""
 
 import math
-import statistics
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,16 +11,17 @@ from typing import Any
 import torch
 
 from scorefield.errors import UserError
-from scorefield.files import write_json, write_text
+from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players, Task
 from scorefield.training import checkpoint, shards
+from scorefield.training.parameters import trainable
 from scorefield.training.progress import Progress
 from scorefield.training.signals import Interrupted, handled
 from scorefield.training.trackers import Trackers
-from scorefield.training.trainer import Trainer, trainable
+from scorefield.training.trainer import Trainer
 from scorefield.training.writer import Writer, snapshot
 
 
@@ -51,6 +51,8 @@ class Session:
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
         self._main = self.trainer.accelerator.is_main_process
+        background = self.trainer.sharding is not None and self.config.checkpoints.asynchronous
+        self._writers = shards.own_group() if background else None  # the processes' threads that write shares
 
     # ------------------------------------------------------------------ state
 
@@ -67,7 +69,7 @@ class Session:
     def save(self) -> None:
         """Write a checkpoint of this iteration, mark it latest, and drop old ones; perhaps in the background.
 
-        A sharded one takes all processes, and is written before the next iteration.
+        A sharded one takes all processes.
         """
         sharded = self.trainer.sharding is not None
         if not self._main and not sharded:
@@ -76,27 +78,29 @@ class Session:
             self.good = f"iteration-{self.iteration:06d}"
         state = self.trainer.state() | {"seconds": self.seconds, "best": self.best}
         state |= {"monitors": self.watch.state(), "good": self.good, "rollbacks": self.rollbacks}
-        best, good = self.best["name"], self.good
+        weights, marks = self.weights(), (self.best["name"], self.good)
         if sharded:
-            weights = self.weights() | {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
-            folder = shards.save(self.folder.checkpoints, self.iteration, weights, state)
-            if self._main:
-                self._mark(folder, best, good)
-        elif self.config.checkpoints.asynchronous:
+            weights |= {part: shards.moments(*owner) for part, owner in self._optimizers().items()}
+        if self.config.checkpoints.asynchronous:
             self.writer.wait()  # one copy in memory at a time
-            weights, state = snapshot((self.weights(), state))
-            self.writer.submit(partial(self._write, self.iteration, weights, state, best, good))
+            weights, state = snapshot((weights, state))
+            self.writer.submit(partial(self._write, self.iteration, weights, state, *marks))
         else:
-            self._write(self.iteration, self.weights(), state, best, good)
+            self._write(self.iteration, weights, state, *marks)
 
     def _write(self, iteration: int, weights: dict[str, dict], state: dict[str, Any], best: str, good: str) -> None:
-        self._mark(checkpoint.save(self.folder.checkpoints, iteration, weights, state), best, good)
+        if self.trainer.sharding is not None:
+            folder = shards.save(self.folder.checkpoints, iteration, weights, state, self._writers)
+        else:
+            folder = checkpoint.save(self.folder.checkpoints, iteration, weights, state)
+        if self._main:
+            self._mark(folder, best, good)
 
     def _mark(self, folder: Path, best: str, good: str) -> None:
         """Point to a new checkpoint, drop old ones, and let the run folder's copy elsewhere follow."""
-        write_pointer(self.folder, "latest", folder.name)
+        checkpoint.point(self.folder.checkpoints, "latest", folder.name)
         if best:
-            write_pointer(self.folder, "best", best)
+            checkpoint.point(self.folder.checkpoints, "best", best)
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {best, good})
         self.folder.publish()
 
@@ -370,23 +374,10 @@ class Session:
         return int(accelerator.gather(torch.tensor([number], device=self.trainer.device)).max())
 
     def overhead(self) -> dict[str, float]:
-        """What an iteration took, the median of what was logged, over the sum of its bare passes, timed now.
+        """What an iteration took over the sum of its bare passes (``scorefield.cost.passes.logged_overhead``)."""
+        from scorefield.cost.passes import logged_overhead
 
-        The first line logged is left out, where there are more, and those of an earlier loss or of the online score's
-        warm-up. {} where no line is left, and where several processes wait for each other.
-        """
-        from scorefield.cost.passes import overhead_ratio
-
-        since = max(start for start in self.trainer.stages if start < max(1, self.iteration))
-        since = max(since, self.config.training.online_warmup)
-        steps = [seconds for first, seconds in self.steps[1:] or self.steps if first >= since]
-        if not steps or self.trainer.accelerator.num_processes > 1:
-            return {}
-        try:
-            return overhead_ratio(self.trainer, statistics.median(steps))
-        except torch.OutOfMemoryError:
-            self.say("the bare passes did not fit beside the run: no overhead ratio")
-            return {}
+        return logged_overhead(self.trainer, self.steps, self.iteration, self.say)
 
     def totals(self) -> dict[str, Any]:
         """The part of summary.json that the trainer knows."""
@@ -405,8 +396,3 @@ class Session:
             "rollbacks": self.rollbacks,
             "trained_parameters": sum(p.numel() for p in trainable(self.generator)),
         }
-
-
-def write_pointer(folder: RunFolder, name: str, target: str) -> None:
-    """checkpoints/NAME.txt says which checkpoint folder is the latest or the best."""
-    write_text(folder.checkpoints / f"{name}.txt", target + "\n")

@@ -82,6 +82,8 @@ class TrainingConfig:
     ema_device: str = (
         "device"  # where the average lies: "device", or "cpu", host memory, copied to beside the iteration
     )
+    # the generator follows an average of the online score over this half-life of its samples; 0: the newest one
+    online_half_life_images: float = 0.0
     compile: bool = False
     log_every: int = 10
 
@@ -110,13 +112,15 @@ class TrainingConfig:
             if not isinstance(start, int) or start < 0:
                 raise UserError(f"training.guidance_stages must map iterations from 0 to scales, not {start!r}")
             check_value(f"training.guidance_stages: the scale from iteration {start} on", scale, float)
-        for name in ("ema_half_life_images", "ema_rampup"):
+        for name in ("ema_half_life_images", "ema_rampup", "online_half_life_images"):
             check_number(f"training.{name}", getattr(self, name), 0)
         if not 0 <= self.online_warmup < self.iterations:
             raise UserError(
                 f"training.online_warmup {self.online_warmup} must be at least 0 and leave some of the "
                 f"{self.iterations} iterations"
             )
+        if self.online_half_life_images and self.sharding != "none":
+            raise UserError("training.online_half_life_images keeps whole weights: use training.sharding=none with it")
         if self.dropout not in DROPOUTS:
             raise UserError(f'training.dropout "{self.dropout}" is unknown: {suggest(self.dropout, DROPOUTS)}')
         if self.dropout == "trained" and not self.fresh_samples:

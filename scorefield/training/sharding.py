@@ -2,20 +2,23 @@
 
 accelerate's own FSDP2 takes one model a process ("Only one model is supported"), and here are three, so that
 ``fully_shard`` is called directly; launching, devices and reductions stay accelerate's. Each block of a network is
-gathered for its own passes and let go afterwards; a process otherwise holds one share of each tensor.
+gathered for its own passes and let go afterwards; a process otherwise holds one share of each tensor. LoRA roles lie
+in one network with the teacher, frozen weights and adapters alike, which is sharded once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from scorefield.denoiser import Denoiser
 from scorefield.errors import UserError
 from scorefield.generators.base import Generator
+from scorefield.teachers.shared import views_of
 
 REFUSED = "training.sharding=fsdp2 shards networks of their own, which {}: use training.sharding=none"
 
@@ -25,41 +28,59 @@ class Sharding:
 
     Attributes:
         together: whether a pass through a role takes all processes, each with the same number of passes.
+        late: sharded networks whose gradients wait, whole, for the last accumulation step: those of adapters are small.
     """
 
     def __init__(self, accelerator: Accelerator):
-        self.together = accelerator.num_processes > 1
+        self.together, self.device = accelerator.num_processes > 1, accelerator.device
         self.mesh: DeviceMesh | None = None
+        self.late: list[FSDPModule] = []
         if self.together:
             self.mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
 
     def shard(self, teacher: Denoiser, online: Denoiser, generator: Generator) -> None:
         """Shard all three in place: their parameters become DTensors of which each process holds a share.
 
-        Raises UserError for roles that share weights and for generators that are no network.
+        Raises UserError for roles that share weights without being adapters, and for generators that are no network.
         """
         refuse(teacher, online, generator)
-        if self.mesh is None:
-            return
-        for role in (teacher, online, generator):
-            root = innermost(role)
-            if not any(True for _ in root.parameters()):
+        views = [view for role in (teacher, online, generator) for view in views_of(role)]
+        roots = {id(root): root for root in map(owner, (teacher, online, generator))}
+        for root in roots.values():
+            if self.mesh is None or not any(True for _ in root.parameters()):
                 continue
             # after every pass, the root's too: what stayed gathered would miss the averaged weights swapped in
             for module in (*blocks(root), root):
                 fully_shard(module, mesh=self.mesh, reshard_after_forward=True)
+        for view in views:
+            view.follow()
+            view.base.to(self.device)  # no submodule of a role: what is no parameter is moved by nobody else
+        shared = {id(owner(view)) for view in views} if self.mesh is not None else set()
+        self.late = [root for key, root in roots.items() if key in shared and isinstance(root, FSDPModule)]
+
+    @contextmanager
+    def exchanging(self, last: bool) -> Iterator[None]:
+        """Within, gradients of adapters are exchanged if this is the last micro-batch of an update."""
+        for root in self.late:
+            root.set_requires_gradient_sync(last)
+        yield
+
+
+def owner(role: nn.Module) -> nn.Module:
+    """The network that holds a role's weights and is called in its passes: of an adapter, the shared one."""
+    views = views_of(role)
+    return innermost(views[0].base if views else role)
 
 
 def refuse(teacher: Denoiser, online: Denoiser, generator: Generator) -> None:
     """Raise UserError for roles that cannot be sharded."""
-    from scorefield.teachers.shared import AdapterView
-
     roles = {"teacher": teacher, "online score": online, "generator": generator}
     owners: dict[int, str] = {}
     for name, role in roles.items():
-        if any(isinstance(module, AdapterView) for module in role.modules()):
-            raise UserError(REFUSED.format(f"LoRA roles on the teacher's weights (here the {name}) are not"))
+        shared = {id(p) for view in views_of(role) for p in view.base.parameters()}
         for parameter in role.parameters():
+            if shared and id(parameter) not in shared:
+                raise UserError(REFUSED.format(f"LoRA roles with weights beside the adapter (here the {name}) are not"))
             if owners.setdefault(id(parameter), name) != name:
                 raise UserError(REFUSED.format(f"{owners[id(parameter)]} and {name} are not: they share weights"))
     if not isinstance(getattr(generator, "denoiser", None), Denoiser):

@@ -23,12 +23,13 @@ SHARDS = "shards"
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
-def save(root: Path, iteration: int, parts: Parts, state: dict[str, Any]) -> Path:
+def save(root: Path, iteration: int, parts: Parts, state: dict[str, Any], group: Any = None) -> Path:
     """Write checkpoint ``root``/iteration-NNNNNN, whole or not at all; called by all processes alike.
 
     Args:
         root: on a disk that all processes see. parts: named tensors of each part, sharded ones among them.
-        state: what is no tensor and the same in all processes.
+        state: what is no tensor and the same in all processes. group: of all processes; one of its own where a thread
+            writes while training uses the default one.
 
     Raises:
         UserError: in every process, where the disk of one is full or not writable; what was there before stays.
@@ -55,10 +56,10 @@ def save(root: Path, iteration: int, parts: Parts, state: dict[str, Any]) -> Pat
         part.rename(folder)
 
     try:
-        _everyone(prepare if main else None)
-        _write(dict(_flat(parts)), part / SHARDS)
-        sums: dict[str, int] = {name: value for found in _everyone(check) for name, value in found.items()}
-        _everyone(close if main else None)
+        _everyone(prepare if main else None, group)
+        _write(dict(_flat(parts)), part / SHARDS, group)
+        sums: dict[str, int] = {name: value for found in _everyone(check, group) for name, value in found.items()}
+        _everyone(close if main else None, group)
     except UserError as error:
         if main:
             shutil.rmtree(part, ignore_errors=True)
@@ -129,12 +130,17 @@ def _saved(folder: Path) -> dict[str, Tensor]:
     return {key: torch.empty(it.size, dtype=it.properties.dtype, device="meta") for key, it in known.items()}
 
 
-def _write(tensors: dict[str, Tensor], folder: Path) -> None:
+def own_group() -> Any:
+    """A group of all processes for exchanges of a background thread, None for one process; asked by all together."""
+    return dist.new_group(backend="gloo") if dist.is_initialized() else None
+
+
+def _write(tensors: dict[str, Tensor], folder: Path, group: Any) -> None:
     """Each process its own share; raises UserError in all of them where one cannot."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one process alone is told that it is not distributed
-            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder))
+            dcp.save(tensors, storage_writer=dcp.FileSystemWriter(folder), process_group=group)
     except dcp.CheckpointException as error:
         raise UserError(_cause(error)) from error
 
@@ -154,7 +160,7 @@ def _cause(error: dcp.CheckpointException) -> str:
     return f"process {rank}: {reason(cause) if isinstance(cause, Exception) else cause}"
 
 
-def _everyone(act: Callable[[], Any] | None) -> list[Any]:
+def _everyone(act: Callable[[], Any] | None, group: Any) -> list[Any]:
     """Every process does its own; what each returned, in all. Raises UserError in all where one failed."""
     done, problem = None, ""
     try:
@@ -164,7 +170,7 @@ def _everyone(act: Callable[[], Any] | None) -> list[Any]:
     ends = [(done, problem)]
     if dist.is_initialized():
         ends = [(None, "")] * dist.get_world_size()
-        dist.all_gather_object(ends, (done, problem))
+        dist.all_gather_object(ends, (done, problem), group)
     for rank, (_, problem) in enumerate(ends):
         if problem:
             raise UserError(f"process {rank}: {problem}" if len(ends) > 1 else problem)

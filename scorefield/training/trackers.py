@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def kinds() -> dict[str, Any]:
 
 
 class Trackers:
-    """The named trackers of one run; files that a tracker keeps lie under ``folder`` (TensorBoard: tensorboard/).
+    """The named trackers of one run; files that a tracker keeps lie under ``folder`` (tensorboard/, wandb/).
 
     Args:
         start: iteration that the run goes on from; what TensorBoard holds of later ones is shown no more.
@@ -46,6 +47,9 @@ class Trackers:
             kind = kinds()[name]
             if name == "tensorboard":
                 tracker = kind(name, str(folder), purge_step=start + 1)
+            elif name == "wandb":  # its first argument is a project, which holds many runs
+                project = os.environ.get("WANDB_PROJECT", "scorefield")
+                tracker = kind(project, name=folder.name, dir=str(folder))
             elif kind.requires_logging_directory:
                 tracker = kind(folder.name, str(folder))
             else:

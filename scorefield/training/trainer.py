@@ -21,15 +21,19 @@ from scorefield.denoiser import Denoiser, Guided, replace
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
+from scorefield.noise import spread
 from scorefield.random import Draws
-from scorefield.teachers.shared import holder
 from scorefield.training.clock import PhaseClock
+from scorefield.training.compiling import compile_roles
 from scorefield.training.evaluations import Evaluations
 from scorefield.training.host_average import HostAverage
+from scorefield.training.parameters import frozen, trainable
 from scorefield.training.player import MovingAverage, Player
 from scorefield.training.recompute import Recompute
+from scorefield.training.rows import clean_rows, finite_rows
 from scorefield.training.settings import TrainingConfig
 from scorefield.training.sharding import Sharding
+from scorefield.training.steady import SteadyScore
 
 
 @dataclass
@@ -39,19 +43,6 @@ class Sample:
     draws: Draws
     batch: Batch
     x0: Tensor
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No gradients for the parameters of ``module`` within; the flags come back on exit."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 class Trainer:
@@ -100,12 +91,11 @@ class Trainer:
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
         average = HostAverage if config.ema_device == "cpu" and device.type != "meta" else MovingAverage
         self.average = average(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
+        self.steady = SteadyScore(online, config.online_half_life_images)
         learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
         self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
-        if config.compile:  # each network once, for all that is asked of it; a view's is the one that it looks at
-            student = getattr(generator, "denoiser", None)
-            for network in {holder(role) for role in (teacher, online, student) if isinstance(role, Denoiser)}:
-                network.compile()
+        if config.compile:
+            compile_roles((teacher, online, getattr(generator, "denoiser", None)))
         networks = {"teacher": teacher, "online": online, "generator": generator}
         self.recompute = Recompute(
             config.activation_checkpointing, networks, blockwise=not config.compile, repeat=self._repeated
@@ -161,12 +151,13 @@ class Trainer:
                     self.accelerator.backward(self._online_loss(sample, update))
             with self.clock("optimizer"):
                 self.online_player.step(k)
+                self.steady.update(config.batch)
         if k < config.online_warmup:  # the generator waits until its score is known
             return
 
         self.updates += 1
         for place, draws in enumerate(parts):
-            with self._synced(self.generator_call, place == len(parts) - 1):
+            with self._synced(self.generator_call, place == len(parts) - 1), self.steady.read():
                 sample = shared[0] if shared else self._render(draws)
                 loss = self._generator_loss(sample, k)
                 with self.clock("backward"):
@@ -332,8 +323,11 @@ class Trainer:
 
     @contextmanager
     def _synced(self, module: nn.Module, last: bool) -> Iterator[None]:
-        """Exchange gradients between processes on the last micro-batch only."""
-        if last or self.accelerator.num_processes == 1:
+        """Exchange gradients between processes on the last micro-batch only (shares of whole networks: on each)."""
+        if self.sharding:
+            with self.sharding.exchanging(last):
+                yield
+        elif last or self.accelerator.num_processes == 1:
             yield
         else:
             with self.accelerator.no_sync(module):
@@ -364,6 +358,7 @@ class Trainer:
         optimizers = {name: player.optimizer.state_dict() for name, player in players.items()}
         return (optimizers if self.sharding is None else {}) | {
             "images": self.images,
+            "online_average": self.steady.state_dict(),
             "nan_samples": int(self.nan_samples),
             "skipped": [int(self.generator_player.skipped), int(self.online_player.skipped)],
             "rate_scale": self.generator_player.rate_scale,
@@ -374,31 +369,12 @@ class Trainer:
         if self.sharding is None:
             self.generator_player.optimizer.load_state_dict(state["generator_optimizer"])
             self.online_player.optimizer.load_state_dict(state["online_optimizer"])
+        self.steady.load_state_dict(state.get("online_average", {}))
         self.images = state["images"]
         self.nan_samples.fill_(state["nan_samples"])
         for player, count in zip((self.generator_player, self.online_player), state["skipped"], strict=True):
             player.skipped.fill_(count)
             player.rate_scale = state["rate_scale"]
-
-
-def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters that ask for gradients."""
-    return [p for p in module.parameters() if p.requires_grad]
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """bool [B]: samples without a NaN or infinity."""
-    return torch.isfinite(x).flatten(1).all(1) if x.ndim > 1 else torch.isfinite(x)
-
-
-def clean_rows(x: Tensor, good: Tensor) -> Tensor:
-    """``x`` with the samples that are not ``good`` set to zero; their gradient is zero as well."""
-    return torch.where(spread(good, x), x, torch.zeros_like(x))
-
-
-def spread(values: Tensor, like: Tensor) -> Tensor:
-    """[B] shaped to broadcast against [B, …]."""
-    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:

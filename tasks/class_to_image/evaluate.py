@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from scorefield.data import toybox
-from scorefield.evaluation import metrics
 from scorefield.evaluation.features import JudgeFeatures
-from scorefield.evaluation.measure import Meter, Seen, diversity_by_class
+from scorefield.evaluation.measure import Meter, Running, Seen, diversity_by_class
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.generators.terms import plain
@@ -62,17 +61,14 @@ class Pictures:
         return spent / count
 
 
-class Running:
-    """Fréchet distance over time, on few pictures of one seed: it is biased upwards, and never chooses anything."""
+def make_meter(task: "ClassToImage") -> Meter:
+    """What the configuration measures with."""
+    return Meter(task.config.evaluation, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
 
-    def __init__(self, task: "ClassToImage"):
-        self.meter = Meter(task.config.evaluation, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
-        self.count = task.config.evaluation.running
 
-    def figures(self, task: "ClassToImage", generator: Generator) -> dict[str, float]:
-        pictures = Pictures(task, plain(generator))
-        seen = self.meter.of_source(lambda places: pictures.student(places, RUNNING_SEED), self.count, alone=True)
-        return {"eval/frechet": metrics.frechet_distance(self.meter.reference.statistics, seen.features)}
+def running_figures(task: "ClassToImage", running: Running, generator: Generator) -> dict[str, float]:
+    """Those of the student so far."""
+    return running.figures(partial(Pictures(task, plain(generator)).student, seed=RUNNING_SEED))
 
 
 def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, Any]:
@@ -85,7 +81,7 @@ def full(task: "ClassToImage", generator: Generator, samples: int) -> dict[str, 
     }
     meter = task.running.meter if task.running is not None else None
     if meter is None and settings.network:
-        meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+        meter = make_meter(task)
     if meter is not None:
         task.name_classes(meter)
     show(task, pictures)

@@ -1,16 +1,11 @@
 """The student: a one-step generator whose pictures the online score sees augmented."""
 
-import torch
-from torch import Tensor
-
-from scorefield.denoiser import Condition
+from scorefield.generators.augmented import Augmented
 from scorefield.generators.one_step import ConditionSource, OneStepGenerator, no_condition
-from scorefield.pretrain.augment import warp_drawn
-from scorefield.random import Draws
 from scorefield.teachers.edm import EDMDenoiser
 
 
-class LabelledOneStep(OneStepGenerator):
+class LabelledOneStep(Augmented, OneStepGenerator):
     """x0 = D(init_sigma z, init_sigma, label); SiD's augmentation of what the online score learns from.
 
     Args:
@@ -28,10 +23,3 @@ class LabelledOneStep(OneStepGenerator):
     ):
         super().__init__(denoiser, shape, init_sigma, conditions)
         self.augment, self.mirror = augment, mirror
-
-    @torch.no_grad()
-    def online_view(self, x0: Tensor, condition: Condition, draws: Draws) -> tuple[Tensor, Condition]:
-        if not self.augment:
-            return x0, condition
-        moved, told = warp_drawn(x0, self.augment, draws, self.mirror)
-        return moved, {**condition, "augment": told}

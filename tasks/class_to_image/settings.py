@@ -1,9 +1,11 @@
 """Configuration of the task; the core's sections come from ``RunConfig``."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scorefield.errors import UserError
 from scorefield.evaluation.measure import MeasureConfig
+from scorefield.generators.augmented import AugmentConfig
 from scorefield.generators.terms.settings import TermsConfig
 from scorefield.training.settings import RunConfig
 
@@ -26,21 +28,7 @@ class GeneratorConfig:
     # one-step generator)
     init: str = "teacher"
     init_sigma: float = 2.5  # noise level of its input
-    labels: list[float] = field(default_factory=list)  # frequencies of the classes; empty: all alike
-
-
-@dataclass
-class OnlineConfig:
-    """What the online score learns from."""
-
-    augment: float = 0.0  # probability of each of EDM's warps of generated pictures (SiD on CIFAR-10: 0.12)
-    mirror: float | None = None  # probability of the left-right flip, where it is another (EDM: 0.5)
-
-    def __post_init__(self) -> None:
-        for name in ("augment", "mirror"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"online.{name} must be a probability, not {value}")
+    labels: Any = None  # frequencies of the classes, or labelled pictures to count them in; left out: all alike
 
 
 @dataclass
@@ -68,6 +56,6 @@ class ClassToImageConfig(RunConfig):
     task: str = "class_to_image"
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    online: OnlineConfig = field(default_factory=OnlineConfig)
+    online: AugmentConfig = field(default_factory=AugmentConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

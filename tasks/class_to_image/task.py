@@ -10,10 +10,10 @@ from torch import Tensor
 
 from scorefield import noise_laws
 from scorefield.errors import UserError
-from scorefield.evaluation.measure import Meter
+from scorefield.evaluation.measure import Meter, Running
 from scorefield.files import write_json
 from scorefield.generators.base import Batch, Generator
-from scorefield.generators.labels import LabelLaw
+from scorefield.generators.labels import label_law
 from scorefield.generators.one_step import no_condition
 from scorefield.generators.terms import build_terms, plain
 from scorefield.generators.weights import apply_weights, load_generator
@@ -30,8 +30,15 @@ from scorefield.teachers.edm import EDMDenoiser
 
 from . import evaluate, export
 from .generator import LabelledOneStep
-from .settings import ClassToImageConfig
+from .settings import ClassToImageConfig, TeacherConfig
 
+PRESETS = {
+    "edm-cifar10-32x32-cond-vp.pkl": "edm_cifar10_cond",
+    "edm-cifar10-32x32-uncond-vp.pkl": "edm_cifar10_uncond",
+    "edm-imagenet-64x64-cond-adm.pkl": "imagenet64",
+    "edm-ffhq-64x64-uncond-vp.pkl": "ffhq64",
+    "edm-afhqv2-64x64-uncond-vp.pkl": "afhq64",
+}
 PREVIEW_SEED, WATCH_SEED = 20, 21
 WATCHED_CLASSES, WATCHED_SAMPLES = 4, 4
 
@@ -43,7 +50,7 @@ class ClassToImage(Task):
     summary = "one-step pictures of classes from an EDM teacher in pixel space, without data"
     Config = ClassToImageConfig
     config: ClassToImageConfig
-    running: evaluate.Running | None = None  # made by build
+    running: Running | None = None  # made by build
     names: list[str] | None = None  # of the classes, where real pictures tell them
     open = staticmethod(open_located)
 
@@ -51,7 +58,7 @@ class ClassToImage(Task):
         loss = self.config.build_loss()
         self.teacher = self.open_teacher()
         self.make_generator(self.teacher)
-        self.check_augmentation()
+        self.config.online.check(self.teacher, self.config.teacher.path)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
         noise_laws.online_weighting(self.config.training.online_weighting)
@@ -60,17 +67,16 @@ class ClassToImage(Task):
             raise UserError(f'generator.init "{init}" is neither "teacher" nor a path that exists')
         self.config.terms.check(loss)
         self.config.evaluation.check()
+        if notice := self.config.evaluation.notice:
+            self.say(notice)
 
-    def check_augmentation(self) -> None:
-        """Raise UserError when the online score would be shown warps that it cannot be told of."""
-        settings = self.config.online
-        if settings.mirror is not None and not settings.augment:
-            raise UserError("online.mirror is part of the augmentation: give online.augment as well")
-        if settings.augment and not self.teacher.tells_augmentation:
-            raise UserError(
-                f'the network of teacher.path "{self.config.teacher.path}" was not trained to be told of augmentation, '
-                "so its copy would learn the density of warped pictures: use online.augment=0"
-            )
+    @classmethod
+    def usual_preset(cls, given: dict[str, str]) -> str:
+        """A published teacher's own preset by its file's name; the default is sized for the embedded teacher only."""
+        if "teacher" in given:
+            return "official"
+        path = given.get("teacher.path", TeacherConfig.path)
+        return "default" if path == TeacherConfig.path else PRESETS.get(Path(path).name, "official")
 
     def open_teacher(self) -> EDMDenoiser:
         """The frozen teacher, a preconditioned denoiser."""
@@ -99,9 +105,7 @@ class ClassToImage(Task):
         if not denoiser.sigma_min <= sigma <= denoiser.sigma_max:
             known = f"{denoiser.sigma_min:g} to {denoiser.sigma_max:g}"
             raise UserError(f"generator.init_sigma {sigma:g} is outside the teacher's noise levels, {known}")
-        if settings.labels and not classes:
-            raise UserError("generator.labels are of a teacher with classes, and this one is unconditional")
-        law = LabelLaw(classes, settings.labels or None) if classes else no_condition
+        law = label_law(classes, settings.labels) or no_condition
         augment = self.config.online
         return LabelledOneStep(denoiser, denoiser.shape, sigma, law, augment.augment, augment.mirror)
 
@@ -119,7 +123,7 @@ class ClassToImage(Task):
             self.load_init(generator, Path(self.config.generator.init))
         players = self.players(generator)
         if self.config.evaluation.running and self.config.evaluation.network:
-            self.running = evaluate.Running(self)
+            self.running = Running(evaluate.make_meter(self), self.config.evaluation.running)
             self.name_classes(self.running.meter)
         return players
 
@@ -183,7 +187,7 @@ class ClassToImage(Task):
         ]
         layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
         write_json(self.folder.samples / "layout.json", layout)
-        return self.running.figures(self, generator) if self.running is not None else {}
+        return evaluate.running_figures(self, self.running, generator) if self.running is not None else {}
 
     def word(self, number: int) -> str:
         """How a class is called on the page."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data import toybox
-from scorefield.evaluation.measure import Meter, diversity_by_class, interval, ranks
+from scorefield.evaluation.measure import Meter, averaged_figures, diversity_by_class, ranks
 from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.images import save_grid, save_image
@@ -17,9 +17,8 @@ from scorefield.report import fragments
 if TYPE_CHECKING:
     from .task import GANRefine
 
-FIRST_DRAW, DIVERSITY_SEED, SHOWN_SEED = 100, 90, 91
+FIRST_DRAW, DIVERSITY_SEED, SHOWN_SEED, RUNNING_SEED = 100, 90, 91, 92
 SHOWN = 32
-AVERAGED = ("frechet", "inception_score", "kid", "precision", "recall", "density", "coverage")
 SWEPT = ("frechet", "precision", "recall")
 
 
@@ -38,6 +37,11 @@ def source(
     return make
 
 
+def make_meter(task: "GANRefine") -> Meter:
+    """What the configuration measures with."""
+    return Meter(task.config.evaluation, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+
+
 def before_and_after(task: "GANRefine", generator: Generator, samples: int) -> dict[str, Any]:
     """Figures of the generator as it was and as it is, on equal latents; writes the pictures of the page."""
     settings = task.config.evaluation
@@ -48,7 +52,7 @@ def before_and_after(task: "GANRefine", generator: Generator, samples: int) -> d
     if not settings.network:
         empty = dict.fromkeys(("frechet", "frechet_interval", "precision", "recall", "kid", "diversity"))
         return {"before": dict(empty), "after": dict(empty), "feature_network": None}
-    meter = Meter(settings, task.teacher.shape[-1], task.device, toybox.TEST_SEED)
+    meter = task.running.meter if task.running is not None else make_meter(task)
     result: dict[str, Any] = {}
     if meter.ceiling is not None:
         others = meter.of_pictures(meter.ceiling.images[:samples])
@@ -73,16 +77,9 @@ def before_and_after(task: "GANRefine", generator: Generator, samples: int) -> d
 
 
 def figures(task: "GANRefine", meter: Meter, generator: Generator, samples: int) -> dict[str, Any]:
-    """Means over independent draws, and the interval of the Fréchet distance; none where the draws are one."""
-    draws = task.config.evaluation.draws
-    seen = [
-        meter.figures(meter.of_source(source(task, generator, FIRST_DRAW + number), samples)) for number in range(draws)
-    ]
-    found: dict[str, Any] = {
-        key: statistics.mean(row[key] for row in seen) for key in AVERAGED if all(key in row for row in seen)
-    }
-    intervals = {f"{key}_interval": interval([row[key] for row in seen]) for key in found if key in ("frechet", "kid")}
-    return found | intervals | {"samples": samples, "draws": draws}
+    """Means over independent draws, and the interval of the Fréchet distance."""
+    seeds = range(FIRST_DRAW, FIRST_DRAW + task.config.evaluation.draws)
+    return averaged_figures(meter, [source(task, generator, seed) for seed in seeds], samples)
 
 
 def diversity(task: "GANRefine", meter: Meter, players: dict[str, Generator]) -> dict[str, dict[str, float]]:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from scorefield import noise_laws
 from scorefield.errors import UserError
+from scorefield.evaluation.measure import Running
 from scorefield.files import write_json, write_text
 from scorefield.generators.base import Batch, Generator
-from scorefield.generators.labels import LabelLaw
+from scorefield.generators.labels import label_law
 from scorefield.generators.stylegan2 import StyleGAN2Generator
 from scorefield.generators.terms import build_terms, plain
 from scorefield.images import save_grid, save_image
@@ -21,9 +22,10 @@ from scorefield.random import Draws
 from scorefield.task import Players, Task
 from scorefield.teachers import online
 from scorefield.teachers.edm import EDMDenoiser
+from scorefield.teachers.ranged import RangedTeacher
 
 from . import evaluate
-from .settings import GANRefineConfig
+from .settings import GANRefineConfig, GeneratorConfig, TeacherConfig
 
 PREVIEW_SEED, WATCH_SEED = 20, 21
 WATCHED_CLASSES, WATCHED_SAMPLES = 4, 4
@@ -46,7 +48,8 @@ class GANRefine(Task):
     summary = "a better StyleGAN2 from a diffusion teacher in pixel space, without data"
     Config = GANRefineConfig
     config: GANRefineConfig
-    before: dict[str, Any] | None = None  # figures of the unrefined generator
+    running: Running | None = None  # made by build
+    first: EDMDenoiser  # the teacher, or that of the lowest noise: what the online score starts as
     open = staticmethod(open_located)
 
     def check(self) -> None:
@@ -54,11 +57,22 @@ class GANRefine(Task):
         self.teacher = self.open_teacher()
         fresh = self.open_generator()
         self.check_fit(fresh)
+        self.config.online.check(self.first, self.config.teacher.path)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
         noise_laws.online_weighting(self.config.training.online_weighting)
         self.config.terms.check(loss)
         self.config.evaluation.check()
+        if notice := self.config.evaluation.notice:
+            self.say(notice)
+
+    @classmethod
+    def usual_preset(cls, given: dict[str, str]) -> str:
+        """The default's rates, length and real pictures are those of the embedded networks only."""
+        embedded = {"generator.path": GeneratorConfig.path, "teacher.path": TeacherConfig.path}
+        whole = {"generator", "teacher"} & set(given)  # given as sections
+        others = [key for key, path in embedded.items() if given.get(key, path) != path]
+        return "official" if whole or others else "default"
 
     def check_fit(self, generator: StyleGAN2Generator) -> None:
         """Raise UserError when teacher and generator are not of one kind of picture and label."""
@@ -77,14 +91,26 @@ class GANRefine(Task):
                 "the same classes, or an unconditional one"
             )
 
-    def open_teacher(self) -> EDMDenoiser:
-        """The frozen teacher, a preconditioned denoiser."""
+    def open_teacher(self) -> EDMDenoiser | RangedTeacher:
+        """The frozen teacher: a preconditioned denoiser, or several, each for its noise levels."""
         settings = self.config.teacher
-        network = self.open(settings.path)
+        self.first = self.open_denoiser(settings.path, settings.network)
+        if not settings.further:
+            return self.first
+        others = [(other.above, self.open_denoiser(other.path, other.network)) for other in settings.further]
+        return RangedTeacher([(0.0, self.first), *others]).eval()
+
+    def open_denoiser(self, path: str, key: str | None) -> EDMDenoiser:
+        """One teacher."""
+        settings = self.config.teacher
+        network = self.open(path, key)
         if isinstance(network, stylegan2.Generator):
-            raise UserError(f'teacher.path "{settings.path}" holds a StyleGAN2 generator, not a diffusion teacher')
+            raise UserError(f'teacher.path "{path}" holds a StyleGAN2 generator, not a diffusion teacher')
         native = self.config.training.dropout != "none"
-        return EDMDenoiser(network, settings.sigma_min, settings.sigma_max, native_training=native).eval()
+        told = bool(self.config.online.augment)
+        return EDMDenoiser(
+            network, settings.sigma_min, settings.sigma_max, native_training=native, learns_augmentation=told
+        ).eval()
 
     def open_generator(self) -> StyleGAN2Generator:
         """The unrefined generator, its trainable parameters chosen."""
@@ -102,21 +128,26 @@ class GANRefine(Task):
             noise_mode=settings.noise_mode,
             output_size=side if side < network.img_resolution else None,
             resize=settings.resize,
-            labels=LabelLaw(network.c_dim, settings.labels or None) if network.c_dim else None,
+            labels=label_law(network.c_dim, settings.labels),
             tell_labels=bool(network.c_dim and self.teacher.label_dim),
             truncation_psi=settings.truncation_psi,
             update_w_avg=settings.update_w_avg,
             mapping_lr_scale=settings.mapping_lr_scale,
+            augment=self.config.online.augment,
+            mirror=self.config.online.mirror,
         )
 
     # ------------------------------------------------------------------ training
 
     def build(self) -> Players:
+        settings = self.config.evaluation
+        if settings.running and settings.network:
+            self.running = Running(evaluate.make_meter(self), settings.running)
         return self.players(self.open_generator())
 
     def players(self, generator: StyleGAN2Generator) -> Players:
         """The three roles, and the terms around the generator."""
-        score = online.full_copy(self.teacher)
+        score = online.full_copy(self.first).to(self.device)
         wrapped = build_terms(self.config.terms, generator, score, self.config.training, self.device)
         return Players(self.teacher, score, wrapped)
 
@@ -167,7 +198,9 @@ class GANRefine(Task):
         words = [f"latent {place}, class {number}" for place, number in enumerate(self.classes(count).tolist())]
         layout = {"prompts": words, "columns": columns, "tile": pictures.shape[-1]}
         write_json(self.folder.samples / "layout.json", layout)
-        return {}
+        if self.running is None:
+            return {}
+        return self.running.figures(evaluate.source(self, plain(generator), evaluate.RUNNING_SEED))
 
     @torch.no_grad()
     def probe(self, generator: Generator) -> Probe:

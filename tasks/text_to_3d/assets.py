@@ -14,6 +14,7 @@ from scorefield.evaluation.judge import Judge
 from scorefield.files import write_folder, write_json, write_text
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.generators.splats import Scene
+from scorefield.processes import announce
 from scorefield.three_d import asset, export, page, splat_files, truth
 from scorefield.three_d.camera_law import eight_views
 from scorefield.three_d.cameras import Cameras
@@ -167,7 +168,7 @@ def shown(task: "TextTo3D", records: list[dict[str, Any]], figures=()) -> list[d
     for record in inside:
         record.setdefault("glb", None)
         if "error" in record:
-            print(f"warning: particle {record['particle']}: {record['error']}")
+            announce(f"warning: particle {record['particle']}: {record['error']}")
     page.write_section(root, inside, figures)
     return inside
 

@@ -9,6 +9,7 @@ from scorefield.data import toybox
 from scorefield.data.toybox.models import FRONTLESS
 from scorefield.denoiser import Condition
 from scorefield.errors import UserError
+from scorefield.processes import announce
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.perp_neg import view_condition
 from scorefield.three_d.camera_law import VIEWS
@@ -44,7 +45,7 @@ def read_prompt(config: TextTo3DConfig) -> str:
 def unseen_words(prompt: str) -> list[str]:
     """Words of a prompt that no Toybox caption holds."""
     known = {*toybox.OBJECTS, *toybox.COLORS, *toybox.VIEWS, *toybox.BACKGROUNDS, *SMALL_WORDS}
-    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    words = re.findall(r"[^\W_]+", prompt.lower())
     return [word for word in words if word not in known and toybox.parse(f"red {word}") is None and not _is_color(word)]
 
 
@@ -52,7 +53,7 @@ def _is_color(word: str) -> bool:
     return toybox.parse(f"{word} chair") is not None
 
 
-def warn_of_unseen(prompt: str, teacher_path: str | None, say=print) -> bool:
+def warn_of_unseen(prompt: str, teacher_path: str | None, say=announce) -> bool:
     """Say what the embedded teacher knows nothing about; returns whether anything was said."""
     if teacher_path != "toybox":
         return False
@@ -68,7 +69,7 @@ def warn_of_unseen(prompt: str, teacher_path: str | None, say=print) -> bool:
     return False
 
 
-def warn_of_unread(prompt: str, teacher: Teacher, say=print) -> bool:
+def warn_of_unread(prompt: str, teacher: Teacher, say=announce) -> bool:
     """Say what of the prompt the teacher's tokenizer does not know or cuts off; returns whether anything was said."""
     words, cut = teacher.unread(prompt), teacher.cut(prompt)
     if words:

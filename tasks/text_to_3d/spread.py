@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scorefield.errors import UserError
 from scorefield.generators.terms.anchor import need_lpips, perceptual
+from scorefield.processes import announce
 from scorefield.three_d.asset import GREY
 from scorefield.three_d.cameras import Cameras
 from scorefield.three_d.export import read_glb
@@ -43,7 +44,7 @@ def add(
     settings, spread = task.config.evaluation.lpips, None
     made = [record for record in records if record.get("glb") or record.get("ply")]
     if len(made) > 1 and not settings.trunk:
-        print(OFF)
+        announce(OFF)
     elif len(made) > 1:
         seen = []
         for record in made:

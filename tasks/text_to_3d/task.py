@@ -159,13 +159,10 @@ class TextTo3D(Task):
             rows += [seen.colour, seen.normal, seen.depth]
             pictures.append(seen.colour)
         save_grid(torch.cat(rows), self.folder.samples / f"iteration-{iteration:06d}.png", len(cameras))
-        labels = [
-            f"{word} {360 * place // len(words)}°, {kind}"
-            for _ in range(self.config.particles)
-            for kind in ("colour", "normal", "depth")
-            for place, word in enumerate(names(words))
-        ]
-        layout = {"prompts": labels, "columns": len(cameras), "tile": self.config.evaluation.size}
+        own = [f"particle {k}, " if self.config.particles > 1 else "" for k in range(self.config.particles)]
+        kinds = [f"{whose}{kind}" for whose in own for kind in ("colour", "normals", "depth")]
+        sides = [f"{word} {360 * place // len(words)}°" for place, word in enumerate(names(words))]
+        layout = {"prompts": sides, "rows": kinds, "columns": len(cameras), "tile": self.config.evaluation.size}
         write_json(self.folder.samples / "layout.json", layout)
         if self.config.evaluation.judge == "none":
             return {}
@@ -213,7 +210,7 @@ class TextTo3D(Task):
                 own[name].copy_(value)
         for grid, scene in zip(generator.grids, generator.fields, strict=False):
             if isinstance(scene, Field):
-                grid.update(scene, -1)  # type: ignore[operator]
+                grid.renew(scene, 0)  # type: ignore[operator]
         return generator.eval().requires_grad_(False)
 
     def sample(self, weights: dict[str, Tensor], prompts: list[str], seed: int, out: Path) -> list[Path]:

@@ -30,7 +30,7 @@ from scorefield.prompts.sources import Conditions, Resident
 from scorefield.random import Draws
 from scorefield.registry import check_options, construct
 from scorefield.task import Players, Task
-from scorefield.teachers import known, shared
+from scorefield.teachers import base_weights, known, shared
 from scorefield.teachers.auto import open_teacher
 from scorefield.teachers.base import Teacher
 from scorefield.teachers.pairs import describe, make_pairs, refuse_stochastic, stored
@@ -87,12 +87,6 @@ class TextToImage(Task):
                 f"{processes.world()} processes are more than the {len(self.prompts.train)} prompts of "
                 f"{self.config.prompts.path}: start fewer, or give more prompts"
             )
-        if self.config.training.sharding != "none" and self.adapters():
-            kinds = " and ".join(f"{role}.kind=lora" for role in self.adapters())
-            processes.refuse(
-                f"training.sharding={self.config.training.sharding} does not shard {kinds} yet: use"
-                " kind=full, or training.sharding=none (LoRA roles share one set of frozen weights)"
-            )
         self.pictures = real.open_pictures(self.config, self.pipeline) if self.config.terms.discriminates else None
         if self.config.evaluation.judge != "none":
             resources.asset(self.config.evaluation.judge)
@@ -140,6 +134,8 @@ class TextToImage(Task):
             teacher: Denoiser = self.pipeline.denoiser(device="cpu")
         else:
             teacher = self.pipeline.denoiser()
+        if self.adapters():
+            self.check_base(teacher)
         players = self.players(teacher, conditions)
         if PAIRED in config.build_loss().needs:
             players.generator = self.pair(players, conditions)
@@ -168,6 +164,15 @@ class TextToImage(Task):
         if (start := first_weights(self.config)) is not None:
             load_generator(generator, start)
         return Players(teacher, roles["online"], generator)
+
+    def check_base(self, teacher: Denoiser) -> None:
+        """Refuse adapters of another base, this run's own or those that it starts from; note which this one is."""
+        found, named, start = base_weights.digest(teacher), self.config.teacher.path, first_weights(self.config)
+        if any(self.folder.checkpoints.glob("iteration-*")):
+            base_weights.check(self.folder.path, named, found)
+        if start is not None and self.config.generator.kind == "lora":
+            base_weights.check(start, named, found)
+        base_weights.note(self.folder.path, named, found)
 
     def stand_in(self) -> None:
         named = self.config.teacher.path
@@ -329,6 +334,8 @@ class TextToImage(Task):
         self.pipeline = self.open_pipeline()
         denoiser: Denoiser = self.pipeline.denoiser()
         adapters = {role: adapter for role, adapter in self.adapters().items() if role == "generator"}
+        if adapters:
+            base_weights.check(self.folder.path, self.config.teacher.path, base_weights.digest(denoiser))
         views = shared.share(denoiser, adapters)[1]
         generator = self.make_generator(views["generator"] if views else denoiser.float())
         apply_weights(generator, weights)

@@ -22,7 +22,7 @@ def settings(folder, **changes):
         torch.manual_seed(0)
         Judge({"object": [str(k) for k in range(4)]}, (8, 8, 8, 16)).save(folder / "judge")
     usual = {"samples": 50, "real": 60, "judge": str(folder), "batch": 16}
-    return MeasureConfig(**usual | changes)
+    return MeasureConfig(**{"data": "toybox"} | usual | changes)
 
 
 def make(places):

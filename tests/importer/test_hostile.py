@@ -149,6 +149,9 @@ def test_truncated_anywhere(tmp_path):
         path.write_bytes(whole[:place])
         with pytest.raises(ImportRefused):
             load(path)
+    path.write_bytes(whole[: len(whole) // 2])  # a download that broke off is told as such
+    with pytest.raises(ImportRefused, match="cut short"):
+        load(path)
 
 
 def test_a_file_that_grows_while_it_is_read(tmp_path, monkeypatch):

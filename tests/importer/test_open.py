@@ -8,6 +8,7 @@ from scorefield import networks
 from scorefield.errors import UserError
 from scorefield.importer import folder, load
 from scorefield.importer.open import open_network
+from scorefield.networks.store import build_around
 
 from . import builders
 from .writers import dump, module
@@ -92,9 +93,40 @@ def test_a_pickled_denoiser_answers_as_the_one_that_was_written(tmp_path, name):
     assert (opened(x, sigma, label) - opened(x, sigma, label.flip(0))).abs().max() > 1e-4
 
 
+def test_two_names_of_one_tensor_become_two_parameters():
+    """A file may show one tensor under two names; training one must not move the other."""
+    state = dict(networks.build("EDMPrecond", SONG).state_dict())
+    one, other = (f"model.enc.16x16_block0.{name}.bias" for name in ("conv0", "conv1"))
+    state[other] = state[one]
+    opened = dict(build_around(state, "EDMPrecond", SONG).named_parameters())
+    assert torch.equal(opened[one], opened[other])
+    with torch.no_grad():
+        opened[one].add_(1)
+    assert not torch.equal(opened[one], opened[other])
+
+
+def test_half_precision_is_widened_and_every_tensor_has_memory(tmp_path):
+    written = networks.build("EDMPrecond", SONG)
+    opened = open_network(dump(tmp_path / "edm.pkl", builders.edm_file(as_pickled(written.half(), SONG))))
+    for name, value in opened.state_dict().items():
+        assert (value.dtype, value.device.type) == (torch.float32, "cpu"), name
+        assert torch.equal(value, written.state_dict()[name].float()), name
+    assert all(p.requires_grad for p in opened.parameters())
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(UserError, match="no network at"):
         open_network(tmp_path / "nothing")
     path = dump(tmp_path / "edm.pkl", builders.edm_file())
     with pytest.raises(UserError, match="G_ema"):
         open_network(path, "G_ema")
+
+
+def test_a_misspelt_embedded_network_is_told_the_right_one(monkeypatch):
+    """OWNER/NAME reads like a hub id, too: what is said must not be the hub's answer alone."""
+    monkeypatch.setattr("scorefield.teachers.hub.reachable", lambda: False)
+    monkeypatch.setattr("scorefield.teachers.pixel_unet.reachable", lambda: False)
+    with pytest.raises(UserError, match=r'no network at "toybox32/gann" \(did you mean "toybox32/gan"\?\)'):
+        open_network("toybox32/gann")
+    with pytest.raises(UserError, match=r"^somebody/something is neither a local folder nor a hub repository"):
+        open_network("somebody/something")

@@ -5,14 +5,16 @@ import sys
 
 import pytest
 
+from scorefield import networks
 from scorefield.importer import load
 
 from . import builders
+from .test_open import as_pickled
 from .writers import dump
 
 MEASURE = """
 import sys, time
-import scorefield.importer, torch
+import scorefield.importer.open, torch
 torch.zeros(1).sum()
 def status(key):
     # not getrusage: its peak outlives exec, so a large parent would count
@@ -20,16 +22,19 @@ def status(key):
         return next(int(line.split()[1]) << 10 for line in file if line.startswith(key))
 before = status("VmRSS")
 start = time.perf_counter()
-imported = scorefield.importer.load(sys.argv[1], sys.argv[2])
+if sys.argv[3] == "data":
+    state = scorefield.importer.load(sys.argv[1], sys.argv[2]).state
+else:
+    state = scorefield.importer.open.open_network(sys.argv[1], sys.argv[2]).state_dict()
 seconds = time.perf_counter() - start
 peak = status("VmHWM")
-print(seconds, peak - before, sum(t.nbytes for t in imported.state.values()))
+print(seconds, peak - before, sum(t.nbytes for t in state.values()))
 """
 
 
-def measure(path, network):
-    """(seconds, bytes above the imported libraries at the peak, bytes of the tensors)."""
-    command = [sys.executable, "-c", MEASURE, str(path), network]
+def measure(path, network, form="data"):
+    """(seconds, bytes above the imported libraries at the peak, bytes of the tensors), as data or as a "module"."""
+    command = [sys.executable, "-c", MEASURE, str(path), network, form]
     seconds, peak, tensors = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return float(seconds), int(peak), int(tensors)
 
@@ -44,6 +49,18 @@ def test_memory_stays_near_the_file(tmp_path):
     size = path.stat().st_size
     assert size > 50_000_000
     _, peak, tensors = measure(path, "ema")
+    assert tensors <= peak <= 1.5 * size
+
+
+@needs_proc
+def test_a_module_takes_no_more_memory_than_its_tensors(tmp_path):
+    kwargs = {"img_resolution": 32, "img_channels": 3, "label_dim": 0, "model_type": "SongUNet"}
+    kwargs |= {"model_channels": 64, "channel_mult": [2, 2], "num_blocks": 3}
+    network = networks.build("EDMPrecond", kwargs)
+    path = dump(tmp_path / "net.pkl", builders.edm_file(as_pickled(network, kwargs)))
+    size = path.stat().st_size
+    assert size > 30_000_000
+    _, peak, tensors = measure(path, "ema", "module")
     assert tensors <= peak <= 1.5 * size
 
 
@@ -68,6 +85,17 @@ def test_edm_of_cifar10_size(tmp_path, zipped):
     assert len(network.state_dict()) == 425
     path = dump(tmp_path / "net.pkl", builders.edm_file(network), zipped=zipped)
     best = min(measure(path, "ema") for _ in range(2))
+    assert best[0] < 2
+    assert best[1] < 1.5 * path.stat().st_size
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_module_of_cifar10_size(tmp_path):
+    class_name, kwargs = networks.official("edm-cifar10-uncond-vp")
+    file = builders.edm_file(as_pickled(networks.build(class_name, kwargs), kwargs))
+    path = dump(tmp_path / "net.pkl", file)
+    best = min(measure(path, "ema", "module") for _ in range(2))
     assert best[0] < 2
     assert best[1] < 1.5 * path.stat().st_size
 

@@ -14,6 +14,8 @@ import torch
 from scorefield.errors import UserError
 from scorefield.images import save_grid, save_image
 from scorefield.report import build_report
+from scorefield.report.page import filmstrip, last_sheet
+from scorefield.report.source import RunData
 
 from .made_up import EVIL, drawing, metrics, prompts, summary, write, write_evaluation
 
@@ -152,8 +154,6 @@ def test_film_tiles_are_cut_from_the_right_place(run):
     from PIL import Image
 
     from scorefield.images import cut_grid, to_uint8
-    from scorefield.report.page import filmstrip
-    from scorefield.report.source import RunData
 
     film = filmstrip(RunData.read(run))
     assert film["head"][0] == "0"
@@ -163,6 +163,41 @@ def test_film_tiles_are_cut_from_the_right_place(run):
         shown = Image.open(io.BytesIO(content)).tobytes()
         tile = to_uint8(cut_grid(run / "samples/teacher.png", 64, 4, 8))[row]
         assert shown == tile.permute(1, 2, 0).contiguous().numpy().tobytes()
+
+
+def test_a_layout_that_names_its_rows_shows_all_sides_over_time_and_the_whole_last_grid(run):
+    """Eight sides, each with colour, normals and depth: all eight are followed, and the last grid is shown whole."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    sides = [f"{45 * k}°" for k in range(8)]
+    layout = {"prompts": sides, "rows": ["colour", "normals", "depth"], "columns": 8, "tile": 8}
+    shutil.rmtree(run / "samples")
+    write(run / "samples" / "layout.json", layout)
+    for k in (0, 600, 1200):  # each tile of each grid in a grey of its own
+        greys = (torch.arange(24) + 24 * k / 600) / 128 - 1
+        save_grid(greys[:, None, None, None].expand(24, 3, 8, 8), run / "samples" / f"iteration-{k:06d}.png", 8)
+    data = RunData.read(run)
+
+    def grey(uri):
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).getpixel((3, 3))[0]
+
+    film, sheet = filmstrip(data), last_sheet(data)
+    assert [name for name, _ in film["rows"]] == sheet["head"] == sides
+    assert sheet["iteration"] == "1\u202f200"
+    assert [name for name, _ in sheet["rows"]] == ["colour", "normals", "depth"]
+    seen = [grey(uri) for _, uris in sheet["rows"] for uri in uris]
+    assert seen == sorted(set(seen))  # 24 tiles, in order
+    assert [grey(uris[-1]) for _, uris in film["rows"]] == seen[:8]
+    assert "sheet" in page_of(run).ids
+    last = run / "samples" / "iteration-001200.png"
+    last.write_bytes(last.read_bytes()[:40])
+    assert last_sheet(RunData.read(run))["iteration"] == "600"
+    for broken in ({"prompts": sides[:3]}, {"rows": "colour"}, {"columns": 0}, {"tile": None}):
+        write(run / "samples" / "layout.json", layout | broken)
+        assert "sheet" not in page_of(run).ids
 
 
 def test_running_figures_stand_beside_what_was_measured_alike(run):
@@ -245,6 +280,10 @@ def test_another_task_without_attributes_but_with_fragments(run):
     assert page.text.index("First") < page.text.index("Second") < page.text.index("Environment")
     assert "chamfer" in page.text
     assert "0.0123" in page.text
+    write(run / "summary.json", {"task": "scenes"})
+    assert "final" not in page_of(run).ids  # the task's own section holds its figures
+    shutil.rmtree(run / "report")
+    assert "summary.json holds no figures" in page_of(run).text
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from scorefield.runfolder import RunFolder
 from scorefield.training.trainer import Trainer
 from tasks.class_to_image import ClassToImage
 from tasks.class_to_image.settings import ClassToImageConfig
+from tasks.class_to_image.task import PRESETS
 
 torch.set_num_threads(1)
 SIDE, CLASSES = 16, 3
@@ -82,7 +83,13 @@ def test_the_untrained_student_is_the_teacher_called_once(place):
 def test_a_run_with_classes_and_its_files(place, capsys):
     torch.manual_seed(0)
     Judge({"object": [str(k) for k in range(CLASSES)]}, (8, 8, 8, 16)).save(place / "judge")
-    words = ["evaluation.samples=12", "evaluation.real=20", "evaluation.running=8", "evaluation.per_class=2"]
+    words = [
+        "evaluation.data=toybox",
+        "evaluation.samples=12",
+        "evaluation.real=20",
+        "evaluation.running=8",
+        "evaluation.per_class=2",
+    ]
     assert run(place, *words, f"evaluation.judge={place}", "evaluation.nearest=2") == 0
     out = place / "run"
     summary = json.loads((out / "summary.json").read_text())
@@ -233,7 +240,7 @@ def test_matched_networks_drop_the_same(place):
         (["generator.labels=[1,1]"], "free", "unconditional"),
         (["generator.init=nowhere"], "teacher", "nowhere"),
         (["generator.init_sigma=100"], "teacher", "outside the teacher's noise levels"),
-        (["training.dropout=trained"], "teacher", "fresh_samples"),
+        (["training.dropout=trained", "training.fresh_samples=false"], "teacher", "fresh_samples"),
         (["training.dropout=some"], "teacher", "dropout"),
         (["evaluation.samples=1"], "teacher", "at least 5"),
         ([], "grey", "1 channels"),
@@ -271,3 +278,21 @@ def test_presets_read_and_follow_the_recipe(path):
         assert training.online_noise == {"name": "log_normal", "mean": -1.2, "std": 1.2}
         assert (training.dropout, training.fresh_samples, training.ema_rampup) == ("trained", True, 0.05)
         assert training.batch % training.accumulation == 0
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_published_teacher_brings_its_preset(name, capsys):
+    assert main(["config", "class_to_image", f"teacher=/somewhere/{name}"]) == 0
+    found = capsys.readouterr().out
+    assert main(["config", "class_to_image", "--config", PRESETS[name], f"teacher=/somewhere/{name}"]) == 0
+    assert capsys.readouterr().out == found
+    wanted = resources.preset("class_to_image", PRESETS[name]).read_text()
+    assert name in wanted
+
+
+def test_another_teacher_is_not_held_against_toybox(place, capsys):
+    assert main(["config", "class_to_image", f"teacher={place / 'teacher'}"]) == 0
+    found = capsys.readouterr().out
+    assert "data: none" in found
+    assert main(["config", "class_to_image"]) == 0
+    assert "data: toybox" in capsys.readouterr().out

@@ -8,8 +8,11 @@ import torch
 
 from scorefield import networks
 from scorefield.cli import main
+from scorefield.commands.common import open_run
 from scorefield.evaluation.judge import Judge
 from scorefield.importer.open import open_network
+from scorefield.random import Draws
+from scorefield.teachers.online import full_copy
 
 SIDE, CLASSES = 16, 3
 
@@ -92,7 +95,13 @@ def test_larger_pictures_are_resized_for_the_teacher_and_kept_for_the_export(pla
 def test_figures_with_a_judge(place):
     torch.manual_seed(0)
     Judge({"object": [str(k) for k in range(4)]}).save(place / "judge")
-    words = [f"evaluation.judge={place}", "evaluation.samples=24", "evaluation.real=40", "evaluation.per_class=2"]
+    words = [
+        "evaluation.data=toybox",
+        f"evaluation.judge={place}",
+        "evaluation.samples=24",
+        "evaluation.real=40",
+        "evaluation.per_class=2",
+    ]
     assert run(place, *words) == 0
     summary = json.loads((place / "run" / "summary.json").read_text())
     for who in ("before", "after"):
@@ -111,6 +120,7 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
     np.savez(place / "real.npz", images=real, labels=np.arange(30) % CLASSES)
     words = [f"evaluation.judge={place}", f"evaluation.data={place / 'real.npz'}", "evaluation.samples=10"]
     words += ["evaluation.real=15", "evaluation.per_class=2", "evaluation.truncation=[1.0,0.5]", "evaluation.nearest=3"]
+    words += ["evaluation.running=8"]
     terms = ["terms.adversarial.weight=0.1", f"terms.adversarial.data={place / 'real.npz'}", "terms.anchor.weight=1"]
     assert run(place, *words, *terms, "terms.adversarial.head=conv") == 0
     out = place / "run"
@@ -122,6 +132,11 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["real"]["samples"] == 10
     assert summary["frechet_name"] == "FD-judge"
+    assert summary["conventions"]["pictures"].startswith(f"{SIDE} px")
+    looks = [line["eval/frechet"] for line in lines if "eval/frechet" in line]
+    assert len(looks) == 3  # before, and after two and four iterations
+    assert all(value > 0 for value in looks)
+    assert "Fréchet distance while training" in (out / "report.html").read_text()
     sweep = json.loads((out / "evaluation" / "truncation.json").read_text())
     assert [row["psi"] for row in sweep] == [0.5, 1.0]
     for row in sweep:
@@ -149,13 +164,18 @@ def test_terms_truncation_and_nearest_pictures_on_request(place):
         ([], "gan", "gan", "not a diffusion teacher"),
         ([], "teacher", "nothing", "no network at"),
         (["evaluation.samples=1"], "teacher", "gan", "at least 5"),
+        (["online.augment=0.1"], "teacher", "gan", "was not trained to be told of augmentation"),
+        (["online.mirror=0.5"], "teacher", "gan", "part of the augmentation"),
+        (["evaluation.running=3"], "teacher", "gan", "at least 5"),
         (["generator.trainable=al"], "teacher", "gan", '"all"'),
         (["generator.labels=[1,2]"], "teacher", "gan", "3 numbers"),
         (["training.online_warmup=4"], "teacher", "gan", "online_warmup"),
         (["terms.adversarial.weight=1"], "teacher", "gan", "terms.adversarial.data"),
         (["terms.divergence.name=forward_kl"], "teacher", "gan", "terms.adversarial.data"),
         (["evaluation.features=nobody"], "teacher", "gan", "no feature network"),
-        (["evaluation.reference=no.npz"], "teacher", "gan", "does not exist"),
+        (["evaluation.judge=toybox32", "evaluation.reference=no.npz"], "teacher", "gan", "does not exist"),
+        (["evaluation.reference=no.npz"], "teacher", "gan", "no network that reads features"),
+        (["evaluation.data=no.npz"], "teacher", "gan", "no network that reads features"),
         ([], "discriminator", "gan", "raw network"),
         ([], "teacher", "discriminator", "holds a Discriminator, not a StyleGAN2 generator"),
     ],
@@ -169,6 +189,48 @@ def test_what_does_not_fit_is_refused_before_anything_starts(place, capsys, word
     assert run(place, *words, teacher=teacher, generator=generator) == 2
     assert message in capsys.readouterr().err
     assert not (place / "run" / "checkpoints").exists()
+
+
+def test_networks_of_ones_own_are_not_measured_against_toybox(place, capsys):
+    """The default's real pictures, rates and length are those of the embedded networks."""
+    words = ["run", "gan_refine", "--dry-run", f"generator={place / 'gan'}", f"teacher={place / 'teacher'}"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "preset official" in said.err
+    assert "nothing will be measured" in said.err
+    assert main(["config", "gan_refine", *words[3:]]) == 0
+    given = capsys.readouterr().out
+    assert "data: none" in given
+    assert "learning_rate: 1.0e-05" in given
+    assert main(["config", "gan_refine"]) == 0
+    embedded = capsys.readouterr().out
+    assert "data: toybox" in embedded
+    assert main(["config", "gan_refine", "generator=toybox32/gan", "training.seed=3"]) == 0
+    assert capsys.readouterr().out == embedded.replace("seed: 0", "seed: 3")
+
+
+def test_the_online_score_may_see_augmented_pictures_and_is_told(place):
+    network = networks.build("EDMPrecond", {**unet().recipe["kwargs"], "augment_dim": 9})
+    networks.save(network, place / "told")
+    assert run(place, "online.augment=1.0", teacher="told") == 0
+    state = open_run(place / "run", "cpu")[0]
+    state.teacher = state.open_teacher()
+    generator = state.open_generator()
+    x0, draws = torch.rand(3, 3, SIDE, SIDE), Draws(0, 0, torch.arange(3))
+    seen, condition = generator.online_view(x0, {"label": torch.eye(3)}, draws)
+    assert condition["augment"].shape == (3, 9)
+    assert condition["label"].shape == (3, 3)
+    assert not torch.allclose(seen, x0)
+    trained = {name for name, p in full_copy(state.first).named_parameters() if p.requires_grad}
+    assert "network.model.map_augment.weight" in trained
+
+
+def test_a_run_that_nothing_measures_says_so(place, capsys):
+    assert run(place) == 0
+    summary = json.loads((place / "run" / "summary.json").read_text())
+    assert summary["before"]["frechet"] is None
+    assert "nothing was measured" in (place / "run" / "report.html").read_text()
+    assert json.loads((place / "run" / "environment.json").read_text())["preset"] == "gan_refine/official"
 
 
 def test_without_players_the_embedded_gan_is_refined(tmp_path):

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from scorefield.cli import main
+from scorefield.runfolder import RunFolder
 from scorefield.training.session import Session
 from tasks.text_to_image import TextToImage
 
@@ -95,3 +96,18 @@ def test_a_run_does_not_go_on_with_other_prompts(measuring, tmp_path, capsys):
     assert "prompts.path does not give what it gave then" in capsys.readouterr().err
     assert (out / "environment.json").read_text() == before
     measuring[1].write_text(measuring[1].read_text().replace("number seventy", "number 7"))
+
+
+@pytest.mark.parametrize(("together", "met"), [(True, ["page", "copied", "met"]), (False, ["page", "copied"])])
+def test_the_other_processes_wait_until_the_first_has_copied(together, met, tmp_path, monkeypatch):
+    import torch.distributed as dist
+
+    from scorefield.commands import run
+
+    done = []
+    monkeypatch.setattr("scorefield.report.page.build_report", lambda path: done.append("page"))
+    monkeypatch.setattr(run.mirror, "finish", lambda: done.append("copied"))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "barrier", lambda: done.append("met"))
+    run.wind_up(RunFolder(tmp_path), together)
+    assert done == met

@@ -92,7 +92,7 @@ def test_an_exported_lora_is_laid_on_its_base(tmp_path, monkeypatch):
         ({"dtype": "int8"}, "none of float32"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"variant": "fp16"}, 'no weights of the variant "fp16"|cannot load'),
-        ({"lora": "nowhere.safetensors"}, "cannot lay the LoRA nowhere"),
+        ({"lora": "nowhere.safetensors"}, "the LoRA nowhere.safetensors does not exist"),
     ],
 )
 def test_wrong_options_are_named(turbo, options, told):

@@ -13,6 +13,7 @@ from transformers import ByT5Tokenizer
 from scorefield import config as configuration
 from scorefield import resources
 from scorefield.cli import main
+from scorefield.commands.common import open_run
 from scorefield.evaluation.judge import Judge
 from scorefield.generators.nerf import NerfGenerator
 from scorefield.losses import LOSSES
@@ -64,7 +65,12 @@ def test_a_run_ends_with_pictures_summary_and_report(done):
     assert 0 <= summary["assets"][0]["judge_accuracy"] <= 1
     with Image.open(done / "samples" / "iteration-000004.png") as sheet:
         assert sheet.size == (8 * 16, 3 * 16)  # colour, normal and depth of the same eight views
-    assert "a red chair" in (done / "report.html").read_text()
+    page = (done / "report.html").read_text()
+    assert "a red chair" in page
+    for side in ("front 0°", "side 45°", "back 180°", "side 315°"):
+        for kind in ("colour", "normals", "depth"):
+            assert f'alt="{side}, {kind}"' in page
+        assert f'alt="{side}, 2"' in page  # … and its colour at iteration 2
     last = [json.loads(line) for line in (done / "metrics.jsonl").read_text().splitlines()]
     assert all(record.get("nan_samples", 0) == 0 and record.get("skipped_steps", 0) == 0 for record in last)
     assert any("loss/roundtrip" in record and "loss/entropy" in record for record in last)
@@ -123,6 +129,25 @@ def test_sample_writes_named_views(done, tmp_path):
     assert main(["sample", str(done), "front", "45", "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.glob("*.png")) == ["000-front.png", "001-45.png"]
     assert main(["sample", str(done), "upward", "--out", str(tmp_path)]) == 2
+
+
+def test_saved_fields_are_seen_whole(done):
+    """What is asked of a saved run skips no cell that holds something: here thin rods, which fill few cells whole."""
+    task, weights, _ = open_run(done, "cpu")
+    grid = task.restore(weights).fields[0].grid
+    dense = torch.full_like(grid.levels[1], 0.0)
+    dense[0, 0] = -40.0
+    dense[0, 0, :, 4::4, 4::4] = 20.0
+    changed = weights | {name: torch.zeros_like(v) for name, v in weights.items() if name.endswith("levels.0")}
+    (name,) = [name for name in weights if name.endswith("levels.1")]
+    restored = task.restore(changed | {name: dense})
+    cells, side = restored.grids[0], restored.grids[0].side
+    finest = torch.linspace(-1, 1, side * 6 + 1)[:-1] + 1 / (side * 6)
+    points = torch.stack(torch.meshgrid(finest, finest, finest, indexing="ij"), -1).view(-1, 3)
+    filled = 1 - (-cells.step * restored.fields[0].density(points)).exp() > cells.threshold
+    assert 0.01 < filled.float().mean() < 0.5
+    assert cells.holds(points[filled]).float().mean() > 0.94  # one look at each cell finds 60 %
+    assert cells.holds(points).float().mean() < 0.6
 
 
 def test_export_writes_the_assets_of_a_finished_and_of_an_interrupted_run(done, tmp_path, capsys):
@@ -217,6 +242,7 @@ def test_mistakes_are_one_sentence(capsys, words, expected):
 def test_words_that_the_teacher_never_saw_are_named():
     said = []
     assert unseen_words("a fluffy violet aeroplane on a beige background") == ["fluffy"]
+    assert unseen_words("a red 椅子 chair, café style") == ["椅子", "café", "style"]
     assert warn_of_unseen("a red dragon", "toybox", said.append)
     assert '"dragon"' in said[0]
     assert "mug" in said[0]

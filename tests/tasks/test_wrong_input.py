@@ -38,6 +38,7 @@ def elsewhere(tmp_path, monkeypatch):
     ("words", "expected"),
     [
         ([], "name a verb"),
+        ([*RUN, "teacher=weights.safetensors"], "weights.safetensors is a file"),
         (["bogus"], "unknown verb"),
         (["run"], "required: task (scorefield run --help"),
         (["list", "extra"], 'does not take "extra"'),

@@ -51,7 +51,10 @@ def test_a_variant_without_weights_and_a_wrong_type(folder, tmp_path, capsys):
     from scorefield.teachers.stable_diffusion import StableDiffusion
 
     with pytest.raises(UserError, match=r'unet of .* has no weights of the variant "fp16": there are none'):
-        StableDiffusion(str(folder), variant="fp16").denoiser(null=False)
+        StableDiffusion(str(folder), variant="fp16")
+    said = refusal(folder, tmp_path, capsys, "teacher.options.variant=fp16", "evaluation.judge=none")
+    assert "has no weights of the variant" in said
+    assert not (tmp_path / "run").exists()  # told before anything is written
     assert "use float32 or bfloat16" in refusal(folder, tmp_path, capsys, "teacher.dtype=float17")
     said = refusal(folder, tmp_path, capsys, "teacher.options.text_dtype=int8", "evaluation.judge=none")
     assert "text_dtype" in said

@@ -60,6 +60,18 @@ def test_unwrapping_refuses_what_would_take_hours(ball):
         unwrap.unwrap(mesh.Mesh(ball.vertices, ball.faces[:1500]), 256, limit=100)
 
 
+def test_the_most_faces_that_may_be_asked_for_are_unwrapped(ball, monkeypatch):
+    """Parting sheets adds a few faces to a decimated mesh."""
+    rough = mesh.Mesh(ball.vertices, ball.faces)
+    monkeypatch.setattr(unwrap, "LIMIT", len(rough.faces) - 10)
+    monkeypatch.setattr(asset, "extract", lambda *given: (rough, {}))
+    made, _ = asset.textured(Ball(), asset.AssetConfig(faces=unwrap.LIMIT, texture=64))
+    assert len(made.faces) == len(rough.faces)
+    monkeypatch.setattr(unwrap, "LIMIT", 1000)
+    with pytest.raises(UserError, match="too many to unwrap"):
+        asset.textured(Ball(), asset.AssetConfig(faces=1000, texture=64))
+
+
 def read_chunks(path):
     """(JSON, binary) of a GLB, read without any library."""
     data = path.read_bytes()

@@ -160,3 +160,8 @@ def test_view_words():
     elevation = torch.tensor([0.0, 0, 0, 0, 0, 0, 70]).deg2rad()
     words = camera_law.names(camera_law.view_words(config, elevation, azimuth))
     assert words == ["front", "front", "side", "side", "back", "front", "overhead"]
+    # on the border, left and right get the same word
+    borders = torch.tensor([45.0, -45, 315, 135, -135, 225]).deg2rad()
+    assert camera_law.names(camera_law.view_words(CameraConfig(front=45), 0 * borders, borders)) == ["side"] * 6
+    _, round_about = camera_law.eight_views(CameraConfig(front=45), (8, 8))
+    assert camera_law.names(round_about) == ["front", "side", "side", "side", "back", "side", "side", "side"]

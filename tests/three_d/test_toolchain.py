@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from scorefield import cli
+from scorefield.errors import Notice
 from scorefield.three_d import render, toolchain
 from scorefield.three_d.cameras import orbit
 from scorefield.three_d.occupancy import Occupancy
@@ -111,3 +113,22 @@ def test_rendering_goes_on_in_batches(machine, monkeypatch):
         seen = render.render(Bump((20.0, 0.1, 0.2)), cameras, background=black, occupancy=grid)
     whole = render.render(Bump((20.0, 0.1, 0.2)), cameras, background=black)
     torch.testing.assert_close(seen.image, whole.image)
+
+
+def test_the_command_line_prints_the_sentence_alone(machine, march):
+    del machine.programs["ninja"]
+    march(Broken(RuntimeError("no")))
+    with pytest.warns(Notice) as said:
+        render.can_march("cuda")
+    (notice,) = said
+    shown = cli.one_line(notice.message, notice.category, notice.filename, notice.lineno)
+    assert shown.startswith("warning: nerfacc's CUDA extension cannot be built, missing: ninja")
+    assert shown.count("\n") == 1
+    assert notice.filename not in shown
+    assert "place.py:3: UserWarning: other" in cli.one_line("other", UserWarning, "place.py", 3)
+
+
+def test_the_command_line_puts_its_own_way_of_printing_in_place(capsys, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", cli.USUAL)
+    assert cli.main(["list"]) == 0
+    assert warnings.formatwarning("said", Notice, "place.py", 3) == "warning: said\n"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scorefield.errors import UserError
 from scorefield.report import build_report
-from scorefield.three_d import asset, page, turntable
+from scorefield.three_d import asset, page, three_js, turntable
 from tests.browser import chromium, needs_chromium
 from tests.three_d.shapes import Ball
 
@@ -33,8 +34,12 @@ def test_the_section_is_whole_and_escaped(run):
     text = build_report(run).read_text()
     assert page.encoded(run / "export/particle-0.glb") in text
     assert page.encoded(run / "export/particle-0.mp4") in text
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    assert "https://" not in text
+    ours = text.replace(
+        three_js.library(), ""
+    )  # it names pages in its comments and messages; nothing is fetched: below
+    assert len(ours) < len(text)
+    assert "http://" not in ours.replace("http://www.w3.org", "")
+    assert "https://" not in ours
     assert EVIL not in text
     assert "the density field is empty &lt;here&gt;" in text
     assert "81.2" in text
@@ -48,6 +53,17 @@ def test_the_section_is_whole_and_escaped(run):
     }
     assert "data:image/gif" in page.card(run, record)
     (run / "film.mp4").rename(run / "export/particle-0.mp4")
+
+
+def test_a_trimesh_without_the_viewer_is_told(monkeypatch, tmp_path):
+    three_js.library.cache_clear()
+    monkeypatch.setattr(three_js, "TEMPLATE", "resources/templates/none.zip")
+    with pytest.raises(UserError, match="this trimesh carries no viewer"):
+        three_js.library()
+    monkeypatch.undo()
+    monkeypatch.setattr(three_js, "LAST", "THREE.Nothing")
+    with pytest.raises(UserError, match="no GLTFLoader"):
+        asset.check_libraries()  # before any training, not when the page is written
 
 
 def test_the_headline_tells_of_the_assets():
@@ -108,11 +124,10 @@ def test_a_drag_turns_the_asset_in_the_report(run, tmp_path):
 def test_chromium_draws_the_asset_the_right_way_up(run, tmp_path):
     # a page with the viewer alone, full width, so that pixels of the shot are pixels of the canvas
     record = {"prompt": "ball", "glb": "export/particle-0.glb"}
-    script = (page.Path(page.__file__).parent / "viewer.js").read_text()
     canvas = page.card(run, record).replace("<canvas", "<canvas style='width:300px;height:300px'")
     text = f"<body style='margin:0;background:#fff'><style>h3{{display:none}}</style>{canvas}"
     text += "<script>const old=matchMedia;matchMedia=(q)=>q.includes('motion')?{matches:true}:old(q)</script>"
-    (tmp_path / "page.html").write_text(f"{text}<script>{script}</script></body>")
+    (tmp_path / "page.html").write_text(f"{text}{page.viewer_script()}</body>")
     shot = tmp_path / "page.png"
     flags = ["--headless", "--no-sandbox", "--no-first-run", "--hide-scrollbars", "--window-size=300,400"]
     flags += ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--virtual-time-budget=3000"]

@@ -23,6 +23,6 @@ def torchrun(*words: str, processes: int = 2, timeout: float = 110) -> subproces
 def ended(tmp_path_factory) -> Path:
     """The folder that two processes wrote their ends into."""
     out = tmp_path_factory.mktemp("ranks")
-    done = torchrun("-m", "tests.training.ranks", "several", str(out))
+    done = torchrun("-m", "tests.training.ranks", "several", str(out), timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return out

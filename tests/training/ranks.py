@@ -20,6 +20,7 @@ from scorefield.random import Draws
 from scorefield.runfolder import RunFolder
 from scorefield.task import Players, Task
 from scorefield.teachers.online import full_copy
+from scorefield.teachers.shared import Adapter, holder, share
 from scorefield.training.peers import PeerLost, watched
 from scorefield.training.session import Session
 from scorefield.training.settings import CheckpointConfig, PlayerConfig, RunConfig, TrainingConfig
@@ -28,6 +29,8 @@ from scorefield.training.signals import Interrupted
 from scorefield.training.trainer import Trainer
 
 ITERATIONS = 5
+BOTH = ("generator", "online")
+ALL = ["teacher", "online", "generator"]
 SCENARIOS = {
     "plain": {},
     "accumulation": {"accumulation": 4},
@@ -36,13 +39,25 @@ SCENARIOS = {
     "sds": {"loss": "sds"},
     "masked": {"poison": True},
 }
+# whole runs in shares, by the name of their folder
+RUNS = {
+    "sharded": {"poison": True, "deep": True},
+    "sharded-lora": {"deep": True, "lora": BOTH, "asynchronous": True},  # checkpoints written by threads
+}
 # what is trained in shares by several processes, and whole by one; networks of several blocks
 SHARDED = {
     "shared sample": {"deep": True, "guidance_scale": 3.0, "generator": {"clip_norm": 0.5}},
     "accumulation": {"deep": True, "accumulation": 4, "online_updates": 2},
     "fresh": {"deep": True, "loss": "dmd", "fresh_samples": True},
     "checkpointing": {"deep": True, "activation_checkpointing": ["teacher", "online"]},
+    "block by block": {"deep": True, "cut": True, "activation_checkpointing": ALL},
     "masked": {"deep": True, "poison": True},
+    # roles that are adapters on one frozen bf16 network
+    "lora": {"deep": True, "lora": BOTH, "guidance_scale": 3.0, "online_updates": 2, "generator": {"clip_norm": 0.5}},
+    "lora accumulation": {"deep": True, "lora": BOTH, "accumulation": 4},
+    "lora checkpointing": {"deep": True, "lora": BOTH, "activation_checkpointing": ["teacher", "online"]},
+    "lora block by block": {"deep": True, "cut": True, "lora": BOTH, "activation_checkpointing": ALL},
+    "lora online": {"deep": True, "lora": ("online",), "fresh_samples": True},
 }
 
 
@@ -63,13 +78,29 @@ class Network(Denoiser):
     def forward(self, x_t, sigma, condition):
         s = sigma[:, None]
         shrunk = x_t / (1 + s.square()).sqrt()
-        x0 = shrunk * self.scale + self.body(torch.cat([shrunk, s.log() / 4, condition["label"]], 1))
+        told = torch.cat([shrunk, s.log() / 4, condition["label"]], 1)
+        x0 = shrunk * self.scale + self.body(told.to(self.scale.dtype))
         for block in self.blocks:
-            x0 = x0 + block(x0)
-        return x0
+            x0 = x0 + self.ask(block, x0.to(self.scale.dtype))
+        return x0.float()
+
+    def ask(self, block, x):
+        return block(x)
 
     def null_condition(self, like):
         return {key: torch.zeros_like(value) for key, value in like.items()}
+
+
+class CutNetwork(Network):
+    """Lets its blocks be recomputed, as networks of diffusers do."""
+
+    _supports_gradient_checkpointing = True
+
+    def enable_gradient_checkpointing(self, call):
+        self.call = call
+
+    def ask(self, block, x):
+        return self.call(block, x) if torch.is_grad_enabled() else block(x)
 
 
 class PoisonedNetwork(Network):
@@ -92,15 +123,33 @@ def poisoned_conditions(draws):
     return {**told, "poison": torch.where(broken, torch.nan, 0.0)}, told
 
 
-def players(poison: bool = False, deep: bool = False) -> Players:
-    """Three small networks on samples of two numbers that differ, so that the first step has something to learn."""
-    teacher, student = (PoisonedNetwork if poison else Network)(deep), Network(deep)
-    online = full_copy(Network(deep))
+def players(poison: bool = False, deep: bool = False, lora: tuple[str, ...] = (), cut: bool = False) -> Players:
+    """Three small networks on samples of two numbers that differ, so that the first step has something to learn.
+
+    ``lora``: the roles that are adapters on the teacher's weights, moved away from it.
+    """
+    kind = CutNetwork if cut else Network
+    if lora:
+        return on_one_base(kind(deep), deep, lora)
+    teacher, student = (PoisonedNetwork if poison else kind)(deep), kind(deep)
+    online = full_copy(kind(deep))
     with torch.no_grad():
         student.body[2].bias.add_(0.3)
         online.body[2].weight.mul_(0.5)
     generator = OneStepGenerator(student, (2,), 2.5, poisoned_conditions if poison else conditions)
     return Players(teacher, online, generator)
+
+
+def on_one_base(base: Network, deep: bool, lora: tuple[str, ...]) -> Players:
+    """The players with some of them in adapters of all linear layers of a frozen bf16 teacher."""
+    rng = torch.Generator().manual_seed(4)
+    adapter = Adapter(3, ("body.0", "body.2", *(f"blocks.{k}.{place}" for k in range(2) for place in (0, 2))))
+    teacher, views = share(base.bfloat16(), dict.fromkeys(lora, adapter))
+    for view in views.values():
+        for value in view.parameters():
+            value.data = 0.3 * torch.randn(value.shape, generator=rng)
+    student = views.get("generator") or Network(deep)
+    return Players(teacher, views["online"], OneStepGenerator(student, (2,), 2.5, conditions))
 
 
 def training(**settings) -> TrainingConfig:
@@ -114,9 +163,9 @@ def training(**settings) -> TrainingConfig:
     )  # fmt: skip
 
 
-def make(loss="sim", poison=False, deep=False, **settings) -> Trainer:
+def make(loss="sim", poison=False, deep=False, lora=(), cut=False, **settings) -> Trainer:
     """A trainer of these players."""
-    three = players(poison, deep)
+    three = players(poison, deep, lora, cut)
     return Trainer(training(**settings), three.teacher, three.online, three.generator, losses.build(loss))
 
 
@@ -131,17 +180,18 @@ class Tiny(Task):
         return {"eval/mean": drawn.mean().item()}
 
 
-def session(path: Path, poison: bool = False, deep: bool = False, **settings) -> Session:
+def session(path: Path, poison=False, deep=False, lora=(), asynchronous=False, **settings) -> Session:
     """A run in ``path``, checkpoint and figures at every second iteration."""
-    config = RunConfig(training=training(log_every=2, **settings), checkpoints=CheckpointConfig(every=2, keep=9))
+    checkpoints = CheckpointConfig(every=2, keep=9, asynchronous=asynchronous)
+    config = RunConfig(training=training(log_every=2, **settings), checkpoints=checkpoints)
     path.mkdir(exist_ok=True)
     folder = RunFolder(path)
-    return Session(Tiny(config, folder, "cpu"), players(poison, deep), folder, say=print)
+    return Session(Tiny(config, folder, "cpu"), players(poison, deep, lora), folder, say=print)
 
 
 def interrupted_run(path: Path, **settings) -> dict:
     """A run that SIGTERM reaches in the last process only, after its first iteration; then it is resumed."""
-    first = session(path, poison=True, **settings)
+    first = session(path, **settings)
     last = first.trainer.accelerator.is_last_process
     first.generator.after_step = lambda k: os.kill(os.getpid(), signal.SIGTERM) if last and k == 0 else None
     stopped = 0
@@ -150,15 +200,15 @@ def interrupted_run(path: Path, **settings) -> dict:
     except Interrupted:
         stopped = first.iteration
     first.trainer.accelerator.wait_for_everyone()  # rank 0 has saved
-    second = session(path, poison=True, **settings)
+    second = session(path, **settings)
     assert second.resume()
     second.run()
     return {"stopped": stopped, "weights": plain(second.generator.state_dict()), "totals": second.totals()}
 
 
-def resumed_run(path: Path) -> dict:
+def resumed_run(path: Path, **settings) -> dict:
     """A sharded run in ``path`` taken to its end, by however many processes there are; its generator and average."""
-    again = session(path, poison=True, deep=True, sharding="fsdp2")
+    again = session(path, **settings, sharding="fsdp2")
     assert again.resume()
     assert again.iteration == 2
     again.run()
@@ -204,7 +254,8 @@ def finish(name: str, scenarios: dict = SCENARIOS, **settings) -> dict:
     weights |= {f"ema.{n}": p for n, p in trainer.average.state_dict().items()}
     players = trainer.generator_player, trainer.online_player
     kept = [value for player in players for state in player.optimizer.state.values() for value in state.values()]
-    tensors = {"teacher": trainer.teacher.parameters(), "moments": kept, "trained": weights.values()}
+    base = holder(trainer.teacher.denoiser)
+    tensors = {"teacher": base.parameters(), "moments": kept, "trained": weights.values()}
     return {
         "weights": plain(weights),
         "figures": trainer.figures(ITERATIONS),
@@ -217,10 +268,11 @@ def finish(name: str, scenarios: dict = SCENARIOS, **settings) -> dict:
 def several(folder: Path, rank: str) -> None:
     """All that two processes are asked for."""
     torch.save({name: finish(name) for name in SCENARIOS}, folder / f"rank-{rank}.pt")
-    torch.save(interrupted_run(folder / "run"), folder / f"run-{rank}.pt")
+    torch.save(interrupted_run(folder / "run", poison=True), folder / f"run-{rank}.pt")
     torch.save({name: finish(name, SHARDED, sharding="fsdp2") for name in SHARDED}, folder / f"sharded-{rank}.pt")
-    ended = interrupted_run(folder / "sharded", deep=True, sharding="fsdp2")
-    torch.save(ended, folder / f"sharded-run-{rank}.pt")
+    for name, settings in RUNS.items():
+        ended = interrupted_run(folder / name, **settings, sharding="fsdp2")
+        torch.save(ended, folder / f"{name}-run-{rank}.pt")
 
 
 if __name__ == "__main__":
@@ -229,7 +281,8 @@ if __name__ == "__main__":
     if what == "several":
         several(folder, number)
     elif what == "resumed":
-        torch.save(resumed_run(folder / "sharded"), folder / f"resumed-{number}.pt")
+        found = {name: resumed_run(folder / name, **settings) for name, settings in RUNS.items()}
+        torch.save(found, folder / f"resumed-{number}.pt")
     elif what == "equal":
         found = {name: finish(name) for name in SCENARIOS}, {n: finish(n, SHARDED, sharding="fsdp2") for n in SHARDED}
         torch.save(found, folder / f"equal-{number}.pt")

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import threading
 
 import pytest
 import torch
@@ -33,15 +34,16 @@ def one():
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """One process without sharding, from first to last iteration."""
-    run = ranks.session(tmp_path_factory.mktemp("straight"), poison=True, deep=True)
-    run.run()
-    return run
+    """One process without sharding, from first to last iteration: a run by the name of its sharded twin."""
+    found = {name: ranks.session(tmp_path_factory.mktemp(name), **settings) for name, settings in ranks.RUNS.items()}
+    for run in found.values():
+        run.run()
+    return found
 
 
 @pytest.mark.parametrize("name", ranks.SHARDED)
 def test_shares_train_to_the_same_weights_and_figures(name, one, two):
-    start = ranks.make(**ranks.SHARDED[name]).generator.state_dict()
+    start = dict(ranks.make(**ranks.SHARDED[name]).generator.named_parameters())
     moved = [(one[name]["weights"][f"generator.{n}"] - v).abs().max() for n, v in start.items() if "blocks" in n]
     assert min(moved) > 0.001  # every block has something to compare
     for rank in range(2):
@@ -67,25 +69,26 @@ def test_frozen_networks_are_left_without_gradients(two):
             assert two[rank][name]["gradients left"] == [], name
 
 
-def test_a_run_of_two_stops_resumes_and_is_looked_at_like_any_other(ended, straight):
-    seen = [torch.load(ended / f"sharded-run-{rank}.pt", weights_only=True) for rank in range(2)]
+@pytest.mark.parametrize("name", ranks.RUNS)
+def test_a_run_of_two_stops_resumes_and_is_looked_at_like_any_other(name, ended, straight):
+    seen = [torch.load(ended / f"{name}-run-{rank}.pt", weights_only=True) for rank in range(2)]
     assert [end["stopped"] for end in seen] == [2, 2]
-    records = ranks.RunFolder(ended / "sharded").metrics()
-    before = straight.folder.metrics()
+    records = ranks.RunFolder(ended / name).metrics()
+    before = straight[name].folder.metrics()
     assert [r["iteration"] for r in records if "eval/mean" in r] == [0, 4, 5]
     looks = {r["iteration"]: r["eval/mean"] for r in before if "eval/mean" in r}
     for record in records:
         if "eval/mean" in record:  # the averaged weights, gathered for the look
             assert record["eval/mean"] == pytest.approx(looks[record["iteration"]], abs=1e-5)
     for rank in range(2):
-        assert seen[rank]["totals"]["nan_samples"] == straight.totals()["nan_samples"]
-        for name, value in straight.generator.state_dict().items():
-            assert torch.allclose(value, seen[rank]["weights"][name], rtol=0, atol=ROUNDING), name
+        assert seen[rank]["totals"]["nan_samples"] == straight[name].totals()["nan_samples"]
+        for key, value in straight[name].generator.state_dict().items():
+            assert torch.allclose(value, seen[rank]["weights"][key], rtol=0, atol=ROUNDING), key
 
 
-def at_two(ended, path):
-    """A copy of the run that ends with the checkpoint that two processes wrote at its second iteration."""
-    shutil.copytree(ended / "sharded", path)
+def at_two(ended, path, name="sharded"):
+    """A copy of a run that ends with the checkpoint that two processes wrote at its second iteration."""
+    shutil.copytree(ended / name, path)
     for later in checkpoint.listed(path / "checkpoints")[:-1]:
         shutil.rmtree(later)
     assert [p.name for p in checkpoint.listed(path / "checkpoints")] == ["iteration-000002"]
@@ -98,30 +101,35 @@ def matches(found, straight):
             assert torch.allclose(value, values[name], rtol=0, atol=ROUNDING), (part, name)
 
 
-def test_one_process_resumes_what_two_have_saved(ended, tmp_path, straight):
-    matches(ranks.resumed_run(at_two(ended, tmp_path / "sharded")), straight)
+@pytest.mark.parametrize("name", ranks.RUNS)
+def test_one_process_resumes_what_two_have_saved(name, ended, tmp_path, straight):
+    at_two(ended, tmp_path / name, name)
+    matches(ranks.resumed_run(tmp_path / name, **ranks.RUNS[name]), straight[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_other_numbers_of_processes_resume_what_two_have_saved(processes, ended, tmp_path, straight):
-    at_two(ended, tmp_path / "sharded")
+    for name in ranks.RUNS:
+        at_two(ended, tmp_path / name, name)
     done = torchrun("-m", "tests.training.ranks", "resumed", str(tmp_path), processes=processes)
     assert done.returncode == 0, done.stderr[-3000:]
-    for rank in range(processes):
-        matches(torch.load(tmp_path / f"resumed-{rank}.pt", weights_only=True), straight)
-    # and what four have written goes on in one
-    last = checkpoint.newest_whole(tmp_path / "sharded" / "checkpoints")
-    assert last.name == "iteration-000005"
-    assert len(list((last / "shards").glob("*.distcp"))) == processes
-    matches({"ema": checkpoint.load(last, ["ema"]).weights["ema"]}, straight)
+    for name in ranks.RUNS:
+        for rank in range(processes):
+            matches(torch.load(tmp_path / f"resumed-{rank}.pt", weights_only=True)[name], straight[name])
+        # and what four have written goes on in one
+        last = checkpoint.newest_whole(tmp_path / name / "checkpoints")
+        assert last.name == "iteration-000005"
+        assert len(list((last / "shards").glob("*.distcp"))) == processes
+        matches({"ema": checkpoint.load(last, ["ema"]).weights["ema"]}, straight[name])
 
 
-def test_the_average_of_a_sharded_checkpoint_reads_like_any_other(ended, straight):
-    saved = checkpoint.load(ended / "sharded" / "checkpoints" / "iteration-000005", ["ema"])
+@pytest.mark.parametrize("name", ranks.RUNS)
+def test_the_average_of_a_sharded_checkpoint_reads_like_any_other(name, ended, straight):
+    saved = checkpoint.load(ended / name / "checkpoints" / "iteration-000005", ["ema"])
     assert saved.iteration == 5
     assert set(saved.weights) == {"ema"}
-    matches(saved.weights, straight)
+    matches(saved.weights, straight[name])
 
 
 def test_damaged_shares_are_passed_over(ended, tmp_path):
@@ -166,14 +174,32 @@ def test_a_failed_write_in_a_library_says_why(tmp_path, monkeypatch):
         ranks.session(tmp_path, sharding="fsdp2").save()
 
 
+def test_shares_are_written_behind_training_from_a_copy(tmp_path, monkeypatch):
+    run = ranks.session(tmp_path, sharding="fsdp2", asynchronous=True)
+    real, going = shards.dcp.save, threading.Event()
+
+    def waiting(*given, **options):
+        assert going.wait(60)
+        return real(*given, **options)
+
+    monkeypatch.setattr(shards.dcp, "save", waiting)
+    before = ranks.plain(run.generator.state_dict())
+    run.save()  # returns at once: nothing lets the writing go on yet
+    assert checkpoint.listed(tmp_path / "checkpoints") == []
+    run.trainer.iteration(0)
+    going.set()
+    run.writer.wait()
+    saved = checkpoint.load(tmp_path / "checkpoints" / "iteration-000000", ["generator"]).weights["generator"]
+    assert any(not torch.equal(value, run.generator.state_dict()[key]) for key, value in before.items())
+    assert all(torch.equal(value, saved[key]) for key, value in before.items())
+    assert (tmp_path / "checkpoints" / "latest.txt").read_text().strip() == "iteration-000000"
+
+
 # ---------------------------------------------------------------------- what is sharded
 
 
-def test_lora_roles_and_generators_without_a_network_are_refused():
-    online, teacher = with_lora(ranks.Network(), 2, ("body.0",))
+def test_weights_that_no_pass_of_a_network_gathers_are_refused():
     student = ranks.players().generator
-    with pytest.raises(UserError, match=r"LoRA roles on the teacher's weights .* use training\.sharding=none"):
-        Trainer(ranks.training(sharding="fsdp2"), teacher, online, student, losses.build("sim"))
     shared = ranks.Network()
     with pytest.raises(UserError, match="teacher and online score are not: they share weights"):
         Trainer(ranks.training(sharding="fsdp2"), shared, shared, student, losses.build("sim"))
@@ -181,6 +207,27 @@ def test_lora_roles_and_generators_without_a_network_are_refused():
     three = ranks.Network(), full_copy(ranks.Network()), particles
     with pytest.raises(UserError, match="a Particles is not"):
         Trainer(ranks.training(sharding="fsdp2"), *three, losses.build("sim"))
+    online, teacher = with_lora(ranks.Network(), 2, ("body.0",))
+    online.beside = nn.Linear(2, 2)
+    with pytest.raises(
+        UserError, match=r"LoRA roles with weights beside the adapter \(here the online score\) are not"
+    ):
+        Trainer(ranks.training(sharding="fsdp2"), teacher, online, student, losses.build("sim"))
+
+
+def test_adapters_exchange_gradients_in_the_last_accumulation_step_alone(monkeypatch):
+    """Their gradients are small enough to wait whole; those of whole networks are exchanged in every step."""
+    asked = []
+
+    class Root(nn.Module):
+        def set_requires_gradient_sync(self, last):
+            asked.append(last)
+
+    trainer = ranks.make(deep=True, lora=ranks.BOTH, accumulation=4, sharding="fsdp2")
+    assert trainer.sharding.late == []  # alone, there is nobody to exchange with
+    trainer.sharding.late = [Root()]
+    trainer.iteration(0)
+    assert asked == [False, False, False, True] * 2  # the online score's update, then the generator's
 
 
 def test_an_unknown_sharding_is_refused():

@@ -78,6 +78,28 @@ def test_any_of_accelerates_trackers_is_told_the_settings_and_closed(tmp_path, m
     assert told == [("made", "mine"), ("settings", 16), (0, 0), (5, 80), (5, 80), ("closed",)]
 
 
+@pytest.mark.parametrize(("project", "expected"), [("", "scorefield"), ("mine", "mine")])
+def test_wandb_is_a_run_of_one_project_with_its_files_in_the_run_folder(project, expected, tmp_path, monkeypatch):
+    made = []
+
+    class Noted:
+        requires_logging_directory = False
+
+        def __init__(self, run_name, **given):
+            made.append((run_name, given))
+
+        def store_init_configuration(self, values):
+            pass
+
+    monkeypatch.setattr(trackers, "kinds", lambda: {"wandb": Noted})
+    monkeypatch.setattr(trackers, "check", lambda names: None)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    if project:
+        monkeypatch.setenv("WANDB_PROJECT", project)
+    trackers.Trackers(["wandb"], tmp_path / "run", 0, {})
+    assert made == [(expected, {"name": "run", "dir": str(tmp_path / "run")})]
+
+
 def test_a_missing_package_and_an_unknown_name_are_one_sentence(monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("wandb", "aim") else find(name))

@@ -17,8 +17,9 @@ from scorefield.generators.terms import divergence
 from scorefield.generators.terms.real import Real
 from scorefield.generators.terms.settings import DiscriminatorConfig, DivergenceConfig
 from scorefield.generators.terms.wrapper import Term
+from scorefield.noise import spread
 from scorefield.random import Draws
-from scorefield.training.trainer import frozen, spread
+from scorefield.training.parameters import frozen
 
 
 class ConvHead(nn.Module):

@@ -29,7 +29,7 @@ def build_terms(
         pictures = labelled.read(found.data, resolution=side, count=found.images, label=found.label, device=device)
         real = LabelledReal(pictures, online.shape, online.label_dim)
         law = noise_laws.build(training.generator_noise, online)
-        terms.append(AdversarialTerm(found, settings.divergence, online.to(device), real, law))
+        terms.append(AdversarialTerm(found, settings.divergence, online.to(device), real, law, training.precision))
     if settings.anchor.weight:
         from scorefield.generators.terms.anchor import AnchorTerm, build_distance
 
