@@ -143,3 +143,9 @@ def test_values_to_vary():
     for wrong in ("a", "a=", "=1", "a=1,"):
         with pytest.raises(UserError, match="KEY=A,B"):
             commands.variations([wrong])
+
+
+def test_several_processes_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["bench"]) == 2
+    assert "bench times one process" in capsys.readouterr().err

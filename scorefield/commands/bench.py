@@ -35,8 +35,11 @@ def execute(arguments: argparse.Namespace) -> int:
     from scorefield.errors import UserError
     from scorefield.files import write_json
     from scorefield.plugins import load_task
+    from scorefield.processes import world
     from scorefield.teachers.reduced import SIZES
 
+    if world() > 1:
+        raise UserError("scorefield bench times one process: start it without torchrun or accelerate launch")
     if arguments.rounds < 1:
         raise UserError(f"--rounds must be at least 1, not {arguments.rounds}")
     small = [f"{key}={value}" for key, value in SIZES.items()] if arguments.reduced else []
