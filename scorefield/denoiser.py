@@ -66,6 +66,18 @@ def join(first: Condition, second: Condition) -> dict[str, Tensor]:
     return joined
 
 
+def replace(condition: Condition, other: Condition, rows: Tensor) -> dict[str, Tensor]:
+    """``condition`` with the samples of ``rows``, bool [B], told ``other``; the shorter of two texts is filled up."""
+    replaced = {}
+    for key, one in condition.items():
+        two = other[key]
+        if one.ndim > 1 and one.shape[1] != two.shape[1]:
+            longest = max(one.shape[1], two.shape[1])
+            one, two = (_lengthened(value, longest) for value in (one, two))
+        replaced[key] = torch.where(rows.view(-1, *[1] * (one.ndim - 1)), two, one)
+    return replaced
+
+
 def _lengthened(value: Tensor, length: int) -> Tensor:
     """[B, L, …] with zeros up to ``length`` in the second axis."""
     return torch.cat([value, value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])], 1)

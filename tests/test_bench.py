@@ -3,9 +3,17 @@
 import json
 
 import pytest
+import torch
 
 from scorefield.cli import main
+from scorefield.commands import bench as commands
+from scorefield.commands.common import build_config
+from scorefield.cost.passes import bare_passes, count_flops, needed_flops
+from scorefield.errors import UserError
+from scorefield.plugins import load_task
+from scorefield.runfolder import RunFolder
 from scorefield.teachers import known
+from scorefield.training.trainer import Trainer
 from tests.teachers import families
 
 SMALL = ["training.device=cpu", "training.batch=4", "training.guidance_scale=3", "--rounds", "2", "--json"]
@@ -78,3 +86,66 @@ def test_the_table_for_people_names_the_ratio(tmp_path, capsys):
     assert "overhead ratio" in capsys.readouterr().out
     assert main(["bench", "--rounds", "0"]) == 2
     assert "--rounds" in capsys.readouterr().err
+
+
+def flops_of(folder, tmp_path, *words: str) -> dict[str, tuple[int, int]]:
+    """(operations of a pass, of its forward) by the pass's name."""
+    config = build_config(load_task("text_to_image"), None, [*SMALL[:3], f"teacher.path={folder}", *words])
+    players = load_task("text_to_image")(config, RunFolder(tmp_path / "run"), "cpu").rehearse()
+    given = players.teacher, players.online, players.generator, config.build_loss()
+    trainer = Trainer(config.training, *given)
+    passes = bare_passes(trainer)
+    return {name: (needed_flops(trainer, each), count_flops(each.forward)) for name, each in passes.items()}
+
+
+def test_operations_are_counted_in_both_directions(tmp_path):
+    folder = families.write("pixart_sigma", tmp_path / "teacher")
+    full = flops_of(folder, tmp_path)
+    for name in ("generator", "online score"):
+        found, forward = full[f"{name}, parameter gradient"]
+        assert found == pytest.approx(3 * forward, rel=0.12), name
+    found, forward = full["teacher, input gradient"]
+    assert 1.4 * forward < found < 2 * forward  # what is made of the text alone has no way back
+    lora = flops_of(folder, tmp_path, "generator.kind=lora", "generator.lora_rank=1", "online.kind=lora")
+    found, forward = lora["generator, parameter gradient"]
+    assert found < 2.5 * forward  # frozen weights need no gradients of their own
+    again = flops_of(folder, tmp_path, "training.activation_checkpointing=[teacher,online,generator]")
+    for name, (found, _) in again.items():  # what is made twice is no more work done
+        assert found == full[name][0], name
+
+
+def test_all_pairs_of_values_are_timed_and_what_does_not_fit_is_passed_over(monkeypatch, tmp_path, capsys):
+    folder = families.write("sd_eps", tmp_path / "sd")
+    file, timed = tmp_path / "out" / "rows.json", commands.timed_row
+
+    def small(task_class, config, *given):
+        if config.training.batch == 8:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return timed(task_class, config, *given)
+
+    monkeypatch.setattr(commands, "timed_row", small)
+    words = ["--vary", "loss.name=sim,dmd", "--vary", "training.batch=4,8", "--out", str(file)]
+    assert main(["bench", *SMALL[:1], *SMALL[2:], *words, f"teacher.path={folder}"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads(file.read_text())
+    assert [row["varied"] for row in found["rows"]] == [
+        [f"loss.name={name}", "training.batch=4"] for name in ("sim", "dmd")
+    ]
+    check(found["rows"][0], 15)
+    check(found["rows"][1], 12)
+    assert [row["varied"][1] for row in found["failed"]] == ["training.batch=8"] * 2
+    assert "out of memory" in found["failed"][0]["reason"]
+
+
+def test_values_to_vary():
+    assert commands.variations([]) == [[]]
+    assert commands.variations(["a=1,[2,3],{b: 4, c: 5}"]) == [["a=1"], ["a=[2,3]"], ["a={b: 4, c: 5}"]]
+    for wrong in ("a", "a=", "=1", "a=1,"):
+        with pytest.raises(UserError, match="KEY=A,B"):
+            commands.variations([wrong])
+
+
+def test_several_processes_are_refused(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["bench"]) == 2
+    assert "bench times one process" in capsys.readouterr().err

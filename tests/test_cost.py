@@ -1,6 +1,7 @@
 """The estimate of a run's memory against the allocator's own count, and the refusal of what cannot fit."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -62,7 +63,8 @@ def measured(task, iterations: int = 1) -> int:
     ("name", "words"),
     [
         ("pixart_sigma", ["training.accumulation=2", "training.precision=bf16", *LORA]),
-        ("pixart_sigma", ["training.activation_checkpointing=true", "training.split_guidance=true"]),
+        ("pixart_sigma", ["training.activation_checkpointing=[teacher,online]", "training.split_guidance=true"]),
+        ("pixart_sigma", ["training.activation_checkpointing=[teacher,online,generator]", *LORA]),
         pytest.param(
             "flux_schnell",
             ["training.accumulation=2", "training.precision=bf16", *LORA, SMALL],
@@ -104,6 +106,19 @@ def test_roles_hold_what_they_should(tiny, tmp_path):
     lean = estimate(shared, shared.config, "cuda").memory
     assert lean["teacher"] == found["teacher"]
     assert lean["generator"] < found["generator"] / 4
+
+
+def test_an_average_in_host_memory_takes_nothing_of_a_gpu(tiny, tmp_path):
+    task = make(tmp_path, f"teacher.path={tiny}", "training.ema_device=cpu")
+    task.check()
+    there = estimate(task, task.config, "cuda")
+    assert there.memory["EMA"] == 0
+    here = estimate(task, task.config, "cpu")  # where it is also copied to, in the device's own memory
+    task.memory_beside = dict
+    assert estimate(task, task.config, "cpu").per_device == pytest.approx(
+        measured(task) + here.memory["EMA"] / 2, rel=0.05
+    )
+    assert here.memory["EMA"] > 0
 
 
 def test_a_ledger_follows_real_tensors():
@@ -191,3 +206,32 @@ def test_sizes():
     for wrong in ("80", "GB", "1.2.3GB", "-4GB"):
         with pytest.raises(UserError, match="no size"):
             read_size(wrong)
+
+
+def test_a_plan_for_the_device_at_hand_says_how_fast_it_could_be(tiny, capsys):
+    """The bound holds for what bench measures of the same configuration."""
+    words = [f"teacher.path={tiny}", "training.device=cpu", "training.batch=8", "training.accumulation=1"]
+    assert main(["run", "text_to_image", "--dry-run", *FEW, *words]) == 0
+    found = re.search(r"at most ([\d.e+]+) images/s, ([\d.e-]+) s an iteration", capsys.readouterr().out)
+    assert float(found[1]) * float(found[2]) == pytest.approx(8, rel=0.02)
+    assert main(["bench", "--json", "--rounds", "1", *words]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert float(found[1]) > row["images_per_second"]
+    status, out, _ = plan(capsys, f"teacher.path={tiny}", "--device-memory", "80GB")
+    assert status == 0
+    assert "images/s" not in out  # a device that is not here
+
+
+def test_a_plan_says_that_it_does_not_foresee_what_compiling_changes(tiny, capsys):
+    words = [f"teacher.path={tiny}", "--device-memory", "80GB"]
+    assert "training.compile is on" in plan(capsys, *words, "training.compile=true")[1]
+    assert "training.compile" not in plan(capsys, *words)[1]
+
+
+def test_the_online_scores_average_is_foreseen(tiny, tmp_path):
+    found = []
+    for words in ([], ["training.online_half_life_images=100"]):
+        task = make(tmp_path, f"teacher.path={tiny}", *words)
+        task.check()
+        found.append(estimate(task, task.config, "cuda").memory["EMA"])
+    assert found[1] == 2 * found[0] > 0

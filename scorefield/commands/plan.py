@@ -7,6 +7,8 @@ from scorefield.cost.budget import advise, amount, memory_of, read_size, room_on
 from scorefield.cost.estimate import Estimate, estimate
 from scorefield.errors import UserError
 
+COMPILED = "training.compile is on, and this is the estimate without it: what a compiled network keeps differs"
+
 
 def print_plan(task, device: str, given_memory: str | None, devices: int) -> None:
     """Print it. Raises UserError, naming the switches that would help, for a run that does not fit.
@@ -29,6 +31,8 @@ def print_plan(task, device: str, given_memory: str | None, devices: int) -> Non
         print(f"memory: not estimated ({reason})")
         return
     print("\n".join(costs(cost, training)), flush=True)
+    if not given_memory:  # the device is here
+        print(speed(cost, training, device), flush=True)
     room = room_on(device, memory)
     if cost.per_device > room:
         advice = advise(task.config, room, cost, partial(estimate, task, device=device, devices=devices))
@@ -72,6 +76,18 @@ def described(task, device: str) -> list[str]:
     ]
 
 
+def speed(cost: Estimate, training, device: str) -> str:
+    """How fast the device could be at most."""
+    from scorefield.cost.speed import flop_peak
+
+    peak, source = flop_peak(device, training.precision)
+    seconds = cost.flops / peak
+    return (
+        f"at most {training.batch / seconds:.3g} images/s, {seconds:.3g} s an iteration, at this device's "
+        f"{peak / 1e12:.3g} TFLOP/s ({source}); scorefield bench times it"
+    )
+
+
 def costs(cost: Estimate, training) -> list[str]:
     """Operations and memory in lines."""
     image = cost.flops * cost.devices / training.batch
@@ -83,4 +99,5 @@ def costs(cost: Estimate, training) -> list[str]:
         "estimated memory, at its peak in an iteration:",
         whole,
         *(f"  {name:18}" + "".join(f"{amount(n * size):>12}" for n in columns) for name, size in rows.items()),
+        *([COMPILED] if training.compile else []),
     ]

@@ -42,7 +42,7 @@ def say(text: str) -> None:
 def execute(arguments: argparse.Namespace) -> int:
     """Run or resume; returns the exit status."""
     from scorefield.monitors.watch import Watch
-    from scorefield.training import trackers
+    from scorefield.training import optimizers, trackers
 
     started = time.monotonic()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -66,6 +66,7 @@ def execute(arguments: argparse.Namespace) -> int:
     check_task(task)
     Watch(config.monitors, config.training.iterations)  # refuses unknown monitors
     trackers.check(config.trackers)
+    optimizers.check(config.training)
     if arguments.config is None and usual != "default":
         say(f"settings: the preset {usual}, as the default is made for the networks that come along")
     if arguments.dry_run:
@@ -163,6 +164,7 @@ def refuse_changes(folder: RunFolder, config) -> None:
         "training.iterations",
         "training.log_every",
         "training.device",
+        "training.ema_device",
         "checkpoints.",
         "evaluation.",
         "monitors.",
@@ -220,6 +222,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
             session.run()
             together = False
             say("measuring")
+            overhead = session.overhead()
             with raised(), session.averaged() as generator:
                 figures = task.finish(generator)
     except Interrupted as stop:
@@ -236,7 +239,7 @@ def train(task, folder: RunFolder, arguments: argparse.Namespace, device: str, s
         return lost.status
     if not is_main():
         return 0
-    summary = session.totals() | figures
+    summary = session.totals() | overhead | figures
     summary["training_seconds"] = summary["wall_seconds"]
     summary["wall_seconds"] = round(time.monotonic() - started, 2)
     folder.write_summary(summary)

@@ -19,7 +19,11 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 # those that change nothing in what is learned come first
 SWITCHES: list[tuple[str, Any]] = [
     ("training.split_guidance", True),
-    ("training.activation_checkpointing", True),
+    ("training.ema_device", "cpu"),
+    ("training.activation_checkpointing", ["teacher", "online", "generator"]),
+    ("training.activation_checkpointing", ["teacher", "online"]),  # where the generator has nothing to cut
+    ("training.generator.optimizer", "adamw_8bit"),
+    ("training.online.optimizer", "adamw_8bit"),
     ("training.precision", "bf16"),
     ("teacher.dtype", "bfloat16"),
     ("training.sharding", "fsdp2"),
@@ -63,8 +67,8 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
         yield "training.accumulation", most[-1]
     network = getattr(config.generator, "kind", "") in ("full", "lora")  # and no field, which is not sharded
     for key, value in SWITCHES:
-        section, name = key.split(".")
-        inside = getattr(config, section, None)
+        path, _, name = key.rpartition(".")
+        inside = section(config, path)
         if not hasattr(inside, name) or getattr(inside, name) == value or not taken_by(inside, name, value):
             continue
         if name == "sharding" and (devices == 1 or not network):
@@ -74,10 +78,10 @@ def switches(config: Any, devices: int) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def taken_by(section: Any, name: str, value: Any) -> bool:
+def taken_by(inside: Any, name: str, value: Any) -> bool:
     """Whether a section of the configuration takes the value: generator.kind is not the same thing in every task."""
     try:
-        dataclasses.replace(section, **{name: value})
+        dataclasses.replace(inside, **{name: value})
     except UserError:
         return False
     return True
@@ -92,23 +96,37 @@ def divisors(batch: int, devices: int) -> list[int]:
 def with_value(config: Any, key: str, value: Any) -> Any:
     """A copy of the configuration with one key set."""
     config = copy.deepcopy(config)
-    section, name = key.split(".")
-    setattr(getattr(config, section), name, value)
+    path, _, name = key.rpartition(".")
+    setattr(section(config, path), name, value)
+    return config
+
+
+def section(config: Any, path: str) -> Any:
+    """The section at a dotted path; None where there is none."""
+    for name in path.split("."):
+        config = getattr(config, name, None)
     return config
 
 
 def advise(config: Any, room: int, before: Estimate, ask: Callable[[Any], Estimate]) -> str:
     """What to switch on, one after the other until the run fits ``room`` bytes, each with its effect; one clause."""
     taken: list[str] = []
+    done: set[str] = set()
     for key, value in switches(config, before.devices):
+        if key in done:
+            continue
         tried = with_value(config, key, value)
-        after = ask(tried)
+        try:
+            after = ask(tried)
+        except UserError:
+            continue  # this task has no use for it
         if key == "training.accumulation" and after.per_device <= room:
             tried, value, after = gentlest(config, room, before, (tried, after), ask)
         saved = before.per_device - after.per_device
         if saved < 0.005 * before.per_device:
             continue  # no help here
         taken.append(f"{key}={shown(value)} (-{amount(saved)})")
+        done.add(key)
         config, before = tried, after
         if before.per_device <= room:
             return f"it would fit, in {amount(before.per_device)}, with {' '.join(taken)}"
@@ -136,6 +154,8 @@ def gentlest(config: Any, room: int, before: Estimate, most: tuple[Any, Estimate
 
 def shown(value: Any) -> str:
     """A value as it is written on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.shadow import Kernels, ShadowTrainer
@@ -71,8 +72,8 @@ def rehearsed(players: Players, config: Any, device: str) -> Ledger:
     return ledger
 
 
-def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> None:
-    """Book all that outlives an iteration under its role, and gradients from now on as they come."""
+def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> list[Any]:
+    """Book all that outlives an iteration under its role, and gradients as they come until the handles are removed."""
     teacher = holder(players.teacher)
     lent = {id(p) for p in both_trained(players)}  # adapters within a shared network are their roles' own
     ledger.book("teacher", [p for p in (*teacher.parameters(), *teacher.buffers()) if id(p) not in lent])
@@ -80,11 +81,22 @@ def book_state(ledger: Ledger, trainer: Trainer, players: Players) -> None:
     ledger.book_module("generator", players.generator)
     for name, module in players.beside.items():
         ledger.book_module(name, module)
-    ledger.book("EMA", trainer.average.shadow)
+    ledger.book("EMA", averages(trainer))
     for player in (trainer.online_player, trainer.generator_player):
         ledger.book("optimizer states", [v for s in player.optimizer.state.values() for v in s.values()])
-    for parameter in both_trained(players):
+    return [
         parameter.register_post_accumulate_grad_hook(lambda p: ledger.book("gradients", [p.grad]))
+        for parameter in both_trained(players)
+    ]
+
+
+def averages(trainer: Trainer) -> list[Tensor]:
+    """What the moving averages take on the device: the generator's nothing in host memory, twice its size where that is
+    the device."""
+    shadow, steady = trainer.average.shadow, trainer.steady.average.shadow
+    if trainer.config.ema_device != "cpu" or not isinstance(trainer, ShadowTrainer):
+        return [*shadow, *steady]
+    return [*shadow, *map(torch.empty_like, shadow), *steady] if trainer.kernels.host else steady
 
 
 def largest_block(role: torch.nn.Module) -> int:

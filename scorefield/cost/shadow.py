@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from scorefield.denoiser import Denoiser
 from scorefield.random import Draws
+from scorefield.training.optimizers import planned_state
 from scorefield.training.player import Player
 from scorefield.training.trainer import Trainer
 
@@ -38,6 +39,7 @@ class Kernels(TorchFunctionMode):
     def __init__(self, device: str):
         super().__init__()
         self.raised, self.lowering = RAISED_ON.get(device.split(":")[0], set()), False
+        self.host = device == "cpu"
 
     @contextmanager
     def lowered(self, wanted: bool) -> Iterator[None]:
@@ -110,12 +112,6 @@ class Alone:
         return value
 
 
-def adam_state(parameter: Tensor) -> dict[str, Tensor]:
-    """What AdamW keeps of a parameter."""
-    moments = {name: torch.empty_like(parameter, requires_grad=False) for name in ("exp_avg", "exp_avg_sq")}
-    return {"step": torch.zeros((), device=parameter.device), **moments}
-
-
 def skipped_step(player: Player, iteration: int) -> None:
     """A fused step takes no memory of its own, and the meta device has none."""
     player.optimizer.zero_grad(set_to_none=True)
@@ -129,7 +125,7 @@ class ShadowTrainer(Trainer):
         self.kernels = kernels
         for player in (self.online_player, self.generator_player):
             for parameter in player.parameters:
-                player.optimizer.state[parameter] = adam_state(parameter)
+                player.optimizer.state[parameter] = planned_state(parameter, player.config.optimizer)
             player.step = partial(skipped_step, player)  # type: ignore[method-assign]
 
     def iteration(self, k: int) -> None:
@@ -146,9 +142,12 @@ class ShadowTrainer(Trainer):
     def _autocast(self):  # type: ignore[override]
         return self.kernels.lowered(self.config.precision == "bf16")
 
-    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+    def _repeated(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return repeatable(call)
+
+    def _ask(self, ask: Callable[[Tensor], Any], role: str, network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
         def lowered(seen: Tensor) -> Any:  # also when it is called again, in the backward pass, where no mode is on
             with self.kernels, self._autocast():
                 return ask(seen)
 
-        return super()._ask(lowered, network, x_t, draws)
+        return super()._ask(lowered, role, network, x_t, draws)

@@ -296,6 +296,7 @@ def facts(data: RunData) -> list[tuple[str, str]]:
         ("iterations", number(s.get("iterations", last.get("iteration"))), figure),
         ("images generated", number(s.get("images_generated", last.get("images"))), figure),
         ("time", number(s.get("wall_seconds", last.get("seconds"))), seconds),
+        ("iteration / its bare passes", number(s.get("overhead_ratio")), figure),
         ("peak memory", number(s.get("peak_memory_bytes", peak)), size),
         ("NaN samples", number(s.get("nan_samples", last.get("nan_samples"))), figure),
     )

@@ -101,5 +101,8 @@ class Teacher:
         """Words of ``prompt`` with something in them that is outside of the tokenizer's vocabulary."""
         return []
 
+    def rest_decoder(self) -> None:
+        """Take what pictures are decoded and encoded with off the device; it comes back when it is asked for."""
+
     def release_text_encoder(self) -> None:
         """Give memory back; ``encode`` may be called again later."""

@@ -106,7 +106,14 @@ class PipelineTeacher(Teacher):
                     loader, self.path, name, torch_dtype=dtype, variant=self.variant, use_safetensors=True
                 )
                 self._parts[name] = module.to(self.device).eval().requires_grad_(False)
-        return self._parts[name]
+        part = self._parts[name]
+        if name == "vae" and part is not None and part.device.type != torch.device(self.device).type:
+            part.to(self.device)  # it was resting
+        return part
+
+    def rest_decoder(self) -> None:
+        if (vae := self._parts.get("vae")) is not None:
+            vae.to("cpu")
 
     def release_text_encoder(self) -> None:
         """Drop the text encoders from memory; ``encode`` loads them again."""

@@ -1,8 +1,8 @@
 """One set of frozen weights in several roles: a LoRA adapter a role, one on at a time; with all off it is the teacher.
 
 Adapters are peft's. A pass through a view switches its adapter on for the length of the pass; the graph that the pass
-leaves behind keeps the weights that it used. (What is computed anew in the backward pass would see another role's
-adapter: activation checkpointing within the shared network is not for these views.)
+leaves behind keeps the weights that it used. What is computed anew in the backward pass is told the adapter of the pass
+(``scorefield.training.recompute``).
 """
 
 import warnings

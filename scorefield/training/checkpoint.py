@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scorefield.errors import UserError
-from scorefield.files import flush, read_json, reason, write_json
+from scorefield.files import flush, read_json, reason, write_json, write_text
 
 PATTERN = re.compile(r"iteration-(\d{6,})$")
 
@@ -121,3 +121,8 @@ def prune(root: Path, keep: int, spare: set[str]) -> None:
     for folder in listed(root)[keep:]:
         if folder.name not in spare:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def point(root: Path, name: str, target: str) -> None:
+    """NAME.txt says which checkpoint folder is the latest or the best."""
+    write_text(root / f"{name}.txt", target + "\n")

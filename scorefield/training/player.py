@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scorefield.errors import UserError
 from scorefield.generators.base import Changes
 from scorefield.noise import spread
+from scorefield.training import optimizers
 from scorefield.training.settings import PlayerConfig
 from scorefield.training.sharding import local, whole
 
 
 class Player:
-    """AdamW over parameter groups, with gradient norm, clipping and the skipping of non-finite steps on device.
+    """An optimizer over parameter groups, with gradient norm, clipping and the skipping of non-finite steps on device.
 
     Attributes:
         norm: gradient norm of the last step, a device scalar. skipped: steps not taken, a device scalar.
@@ -24,14 +26,7 @@ class Player:
     def __init__(self, groups: list[dict], config: PlayerConfig, iterations: int):
         self.config, self.iterations, self.rate_scale = config, iterations, 1.0
         groups = [{"lr_scale": 1.0, **group} for group in groups]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=config.learning_rate,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = optimizers.build(groups, config)
         device = self.parameters[0].device
         self.norm, self.skipped = torch.zeros((), device=device), torch.zeros((), device=device)
 
@@ -58,15 +53,17 @@ class Player:
         self.norm = whole(norm)
         broken = (~torch.isfinite(self.norm)).float()
         self.skipped = self.skipped + broken
-        # The optimizer's own switch for gradient scalers: a fused step leaves weights and moments alone when set.
-        self.optimizer.found_inf, self.optimizer.grad_scale = broken, None
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(iteration) * group["lr_scale"]
-        self.optimizer.step()
+        rates = [self.rate(iteration) * group["lr_scale"] for group in self.optimizer.param_groups]
+        optimizers.step(self.optimizer, rates, broken)
         self.optimizer.zero_grad(set_to_none=True)
 
     def apply(self, changes: Changes) -> None:
-        """Follow replaced, removed and added parameters: the one place that edits optimizer state."""
+        """Follow replaced, removed and added parameters: the one place that edits optimizer state.
+
+        Raises UserError for rows that move where moments have eight bits.
+        """
+        if changes.rows and self.config.optimizer != "adamw":
+            raise UserError(f"{self.config.optimizer} cannot follow a generator that grows and shrinks: use adamw")
         for group in self.optimizer.param_groups:
             kept = []
             for old in group["params"]:
@@ -117,7 +114,7 @@ class MovingAverage:
         for place, live in enumerate(self.live):
             shadow, now = past.get(id(live), before.get(id(live))), self.shadow[place]
             if shadow is not None and id(live) in rows:
-                source = rows[id(live)]
+                source = rows[id(live)].to(now.device)
                 self.shadow[place] = torch.where(spread(source >= 0, now), shadow[source.clamp(min=0)], now)
             elif shadow is not None and shadow.shape == now.shape:
                 self.shadow[place] = shadow
@@ -125,9 +122,15 @@ class MovingAverage:
     @torch.no_grad()
     def update(self, batch: int, images: int) -> None:
         """Follow the live parameters after ``batch`` more images, ``images`` in all."""
+        torch._foreach_lerp_(local(self.shadow), local(self.live), self.share(batch, images))
+
+    def share(self, batch: int, images: int) -> float:
+        """Of the live values in an average that is ``batch`` images later, ``images`` in all."""
         half_life = min(self.half_life, self.rampup * images) if self.rampup else self.half_life
-        beta = 0.5 ** (batch / max(half_life, 1e-8))
-        torch._foreach_lerp_(local(self.shadow), local(self.live), 1 - beta)
+        return 1 - 0.5 ** (batch / max(half_life, 1e-8))
+
+    def before_step(self) -> None:
+        """Called before the live parameters change again."""
 
     @torch.no_grad()
     def swap(self) -> None:

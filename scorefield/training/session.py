@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from scorefield.errors import UserError
-from scorefield.files import write_json, write_text
+from scorefield.files import write_json
 from scorefield.generators.base import Generator
 from scorefield.monitors.watch import Watch
 from scorefield.runfolder import RunFolder, peak_memory
@@ -46,6 +46,7 @@ class Session:
         self.good, self.rollbacks = "", 0  # newest checkpoint that every monitor found good; roll-backs so far
         self._signal, self._gap = 0, math.inf
         self.found: dict[str, float] = {}  # figures of the last look
+        self.steps: list[tuple[int, float]] = []  # (first iteration, seconds of each) of what was logged
         self.writer, self.trackers = Writer(), Trackers([], folder.path, 0, {})
         self._nan_before = self._skipped_before = 0.0
         self._clean = 0  # up to this iteration nothing was masked since the run began or was resumed
@@ -97,9 +98,9 @@ class Session:
 
     def _mark(self, folder: Path, best: str, good: str) -> None:
         """Point to a new checkpoint, drop old ones, and let the run folder's copy elsewhere follow."""
-        write_pointer(self.folder, "latest", folder.name)
+        checkpoint.point(self.folder.checkpoints, "latest", folder.name)
         if best:
-            write_pointer(self.folder, "best", best)
+            checkpoint.point(self.folder.checkpoints, "best", best)
         checkpoint.prune(self.folder.checkpoints, self.config.checkpoints.keep, {best, good})
         self.folder.publish()
 
@@ -230,6 +231,7 @@ class Session:
                 f"warning: by iteration {self.iteration} {bad} of {samples} samples and {skipped} steps were not finite"
                 f" and were left out; {self.last_good()}"
             )
+        self.steps.append((self.iteration - iterations, seconds / iterations))
         phases = {f"time/{name}": value / iterations for name, value in trainer.clock.read().items()}
         record = {
             "iteration": self.iteration,
@@ -371,6 +373,12 @@ class Session:
             return number
         return int(accelerator.gather(torch.tensor([number], device=self.trainer.device)).max())
 
+    def overhead(self) -> dict[str, float]:
+        """What an iteration took over the sum of its bare passes (``scorefield.cost.passes.logged_overhead``)."""
+        from scorefield.cost.passes import logged_overhead
+
+        return logged_overhead(self.trainer, self.steps, self.iteration, self.say)
+
     def totals(self) -> dict[str, Any]:
         """The part of summary.json that the trainer knows."""
         return {
@@ -388,8 +396,3 @@ class Session:
             "rollbacks": self.rollbacks,
             "trained_parameters": sum(p.numel() for p in trainable(self.generator)),
         }
-
-
-def write_pointer(folder: RunFolder, name: str, target: str) -> None:
-    """checkpoints/NAME.txt says which checkpoint folder is the latest or the best."""
-    write_text(folder.checkpoints / f"{name}.txt", target + "\n")

@@ -7,14 +7,18 @@ from scorefield.errors import UserError, check_number, suggest
 from scorefield.registry import check_value
 
 SHARDINGS = ("none", "fsdp2")
+OPTIMIZERS = ("adamw", "adamw_8bit")
+EMA_DEVICES = ("device", "cpu")
+ROLES = ("teacher", "online", "generator")
 DROPOUTS = ("none", "trained", "matched")
 FREE = {"free": True}  # a section whose keys are checked by the part that it names
 
 
 @dataclass
 class PlayerConfig:
-    """Optimizer of one trained network (AdamW)."""
+    """Optimizer of one trained network."""
 
+    optimizer: str = "adamw"  # torch's, fused; or "adamw_8bit", torchao's: its moments take a quarter of the memory
     learning_rate: float = 1e-5
     betas: tuple[float, float] = (0.0, 0.999)  # SiD and SIM: no momentum
     weight_decay: float = 0.0
@@ -26,6 +30,8 @@ class PlayerConfig:
     def __post_init__(self) -> None:
         if self.decay not in ("none", "cosine"):
             raise UserError(f'learning-rate decay "{self.decay}" is unknown: {suggest(self.decay, ["none", "cosine"])}')
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f'optimizer "{self.optimizer}" is unknown: {suggest(self.optimizer, OPTIMIZERS)}')
         check_number("learning_rate", self.learning_rate, 0, above=True)
         for beta in self.betas:
             check_number("each of betas", beta, 0, 1)
@@ -56,9 +62,11 @@ class TrainingConfig:
     guidance_stages: dict[int, float] = field(default_factory=dict, metadata=FREE)
     online_guidance_scale: float = 1.0  # online score in the generator's update
     online_training_guidance_scale: float = 1.0  # online score while it is trained (SiD-LSG guides it too)
+    online_prompt_dropout: float = 0.0  # share of samples of which the online score learns with the empty condition
     split_guidance: bool = False  # two calls instead of one doubled batch: slower, half the memory
-    # recompute the scores' activations in the backward pass: one network's memory in place of three, a third more time
-    activation_checkpointing: bool = False
+    # roles whose activations are computed again in the backward pass instead of kept: teacher, online, generator; each
+    # costs one more forward pass
+    activation_checkpointing: list[str] = field(default_factory=list)
     generator: PlayerConfig = field(default_factory=PlayerConfig)
     online: PlayerConfig = field(default_factory=PlayerConfig)
     generator_noise: dict[str, Any] = field(
@@ -71,6 +79,9 @@ class TrainingConfig:
     sigma_data: float = 1.0  # standard deviation of the data: 1 for normalised latents, 0.5 for pixels
     ema_half_life_images: float = 500_000
     ema_rampup: float = 0.05  # half-life is at most this share of the images seen
+    ema_device: str = (
+        "device"  # where the average lies: "device", or "cpu", host memory, copied to beside the iteration
+    )
     # the generator follows an average of the online score over this half-life of its samples; 0: the newest one
     online_half_life_images: float = 0.0
     compile: bool = False
@@ -81,12 +92,22 @@ class TrainingConfig:
             raise UserError(f'training.precision "{self.precision}" is unknown: use fp32 or bf16')
         if self.sharding not in SHARDINGS:
             raise UserError(f'training.sharding "{self.sharding}" is unknown: {suggest(self.sharding, SHARDINGS)}')
+        if self.ema_device not in EMA_DEVICES:
+            raise UserError(
+                f'training.ema_device "{self.ema_device}" is unknown: {suggest(self.ema_device, EMA_DEVICES)}'
+            )
+        if self.ema_device == "cpu" and self.sharding != "none":
+            raise UserError("training.ema_device=cpu is for whole networks: with training.sharding use device")
+        for role in self.activation_checkpointing:
+            if role not in ROLES:
+                raise UserError(f'training.activation_checkpointing: "{role}" is no role: {suggest(role, ROLES)}')
         for name in ("iterations", "batch", "accumulation", "online_updates", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"training.{name} must be at least 1, not {getattr(self, name)}")
         check_number("training.sigma_data", self.sigma_data, 0, above=True)
         for name in ("guidance_scale", "online_guidance_scale", "online_training_guidance_scale"):
             check_number(f"training.{name}", getattr(self, name))
+        check_number("training.online_prompt_dropout", self.online_prompt_dropout, 0, 1)
         for start, scale in self.guidance_stages.items():
             if not isinstance(start, int) or start < 0:
                 raise UserError(f"training.guidance_stages must map iterations from 0 to scales, not {start!r}")

@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield import noise_laws
-from scorefield.denoiser import Denoiser, Guided
+from scorefield.denoiser import Denoiser, Guided, replace
 from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Changes, Generator
 from scorefield.losses.base import Loss
 from scorefield.noise import spread
 from scorefield.random import Draws
 from scorefield.training.clock import PhaseClock
+from scorefield.training.compiling import compile_roles
 from scorefield.training.evaluations import Evaluations
+from scorefield.training.host_average import HostAverage
 from scorefield.training.parameters import frozen, trainable
 from scorefield.training.player import MovingAverage, Player
+from scorefield.training.recompute import Recompute
 from scorefield.training.rows import clean_rows, finite_rows
 from scorefield.training.settings import TrainingConfig
 from scorefield.training.sharding import Sharding
@@ -80,18 +83,23 @@ class Trainer:
         stages = loss if isinstance(loss, Mapping) else {0: loss}
         self.stages = {start: Evaluations(one, self.teacher, config.iterations) for start, one in stages.items()}
         self.evaluations, self.loss = self.stages[0], self.stages[0].loss
+        if config.online_prompt_dropout and any(stage.loss.online_pull for stage in self.stages.values()):
+            raise UserError("training.online_prompt_dropout: this loss holds the online score to the prompted teacher")
         self.online, self.generator = online.to(device), generator.to(device).train()
         self.online_guided = Guided(online, config.online_guidance_scale, config.split_guidance)
         self.online_player = Player([{"params": trainable(online)}], config.online, config.iterations)
         self.generator_player = Player(generator.parameter_groups(), config.generator, config.iterations)
-        self.average = MovingAverage(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
+        average = HostAverage if config.ema_device == "cpu" and device.type != "meta" else MovingAverage
+        self.average = average(generator.averaged(), config.ema_half_life_images, config.ema_rampup)
         self.steady = SteadyScore(online, config.online_half_life_images)
         learner = Guided(online, config.online_training_guidance_scale, config.split_guidance)
         self.online_call, self.generator_call = self._wrap(learner), self._wrap(generator)
         if config.compile:
-            self.teacher.compile()
-            self.online_guided.compile()
-
+            compile_roles((teacher, online, getattr(generator, "denoiser", None)))
+        networks = {"teacher": teacher, "online": online, "generator": generator}
+        self.recompute = Recompute(
+            config.activation_checkpointing, networks, blockwise=not config.compile, repeat=self._repeated
+        )
         self.online_noise = noise_laws.build(config.online_noise, teacher)
         self.generator_noise = noise_laws.build(config.generator_noise, teacher)
         self.weighting = noise_laws.online_weighting(config.online_weighting, config.sigma_data)
@@ -155,6 +163,7 @@ class Trainer:
                 with self.clock("backward"):
                     self.accelerator.backward(loss)
         with self.clock("optimizer"):
+            self.average.before_step()
             self.generator_player.step(k)
             self.images += config.batch
             self.average.update(config.batch, self.images)
@@ -178,6 +187,9 @@ class Trainer:
         whole = finite_rows(x0)
         clean = clean_rows(x0, whole)
         x0, condition = self.generator.online_view(clean, sample.batch.online_condition, draws)
+        if share := self.config.online_prompt_dropout:
+            dropped = draws.uniform(f"online-prompt-{update}") < share
+            condition = replace(condition, self.online.null_condition(condition), dropped)
         sigma = noise_laws.law_at(self.online_noise, draws.iteration)(draws.uniform(f"online-sigma-{update}"))
         x_t = x0 + spread(sigma, x0) * draws.normal(f"online-eps-{update}", *x0.shape[1:])
         with self._mode(self.online, self.config.dropout != "none"), self._dropping(draws, f"online-{update}"):
@@ -217,12 +229,12 @@ class Trainer:
             seen = x_t if jacobian else x_t.detach()
             with self.clock("teacher"):
                 ask = partial(self.evaluations.ask, sigma=sigma, batch=batch)
-                teacher_x0, asked = self._ask(ask, self.teacher.denoiser, seen, draws)
+                teacher_x0, asked = self._ask(ask, "teacher", self.teacher.denoiser, seen, draws)
             online_x0 = torch.zeros_like(teacher_x0)  # a loss without an online score never reads it
             if self.loss.needs_online:
                 with self.clock("online_forward"):
                     ask = partial(self.online_guided, sigma=sigma, condition=batch.online_condition)
-                    online_x0 = self._ask(ask, self.online, seen, draws).float()
+                    online_x0 = self._ask(ask, "online", self.online, seen, draws).float()
         extra |= asked
         good = whole & finite_rows(teacher_x0) & finite_rows(online_x0)
         for value in (x_t.detach(), *extra.values()):
@@ -248,7 +260,7 @@ class Trainer:
             loss = loss + term / self.config.accumulation
         return loss
 
-    def _ask(self, ask: Callable[[Tensor], Any], network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
+    def _ask(self, ask: Callable[[Tensor], Any], role: str, network: Denoiser, x_t: Tensor, draws: Draws) -> Any:
         """What a score says at ``x_t``; where a Jacobian is needed its activations may be computed twice, not kept."""
 
         def call(seen: Tensor) -> Any:  # all that holds within also holds when it is called again, in the backward pass
@@ -256,9 +268,13 @@ class Trainer:
             with frozen(self.online), self._mode(network, dropping), self._dropping(draws, "scores"):
                 return ask(seen)
 
-        if self.config.activation_checkpointing and torch.is_grad_enabled():
+        if role in self.recompute.whole and torch.is_grad_enabled():
             return checkpoint(call, x_t, use_reentrant=False)
         return call(x_t)
+
+    def _repeated(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call`` as it can be made again in the backward pass; torch's checkpoint sees to autocast and dropout."""
+        return call
 
     # ------------------------------------------------------------------ small print
 

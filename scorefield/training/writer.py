@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 
@@ -45,5 +46,15 @@ class Writer:
 
 def snapshot(values: Any) -> Any:
     """Nested containers with every tensor copied to host memory: later changes of the originals do not reach it."""
+
+    def copied(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if is_traceable_wrapper_subclass(value):  # torchao's take no notice of copy=True
+            names, told = value.__tensor_flatten__()
+            parts = {name: copied(getattr(value, name)) for name in names}
+            return type(value).__tensor_unflatten__(parts, told, value.shape, value.stride())
+        return value.detach().to("cpu", copy=True)
+
     with torch.no_grad():
-        return tree_map(lambda v: v.detach().to("cpu", copy=True) if isinstance(v, Tensor) else v, values)
+        return tree_map(copied, values)

@@ -30,7 +30,7 @@ if wanted bench; then
   time_preset vsd-512 100 --config prolificdreamer-object $sd
   time_preset sds-512 100 --config prolificdreamer-object $sd "loss={name: sds, weighting: sigma_squared}" training.guidance_scale=100
   time_preset sim-512-bf16 100 --config dive3d $sd training.precision=bf16 teacher.dtype=bfloat16
-  time_preset sim-512-checkpointed 100 --config dive3d $sd training.activation_checkpointing=true
+  time_preset sim-512-checkpointed 100 --config dive3d $sd "training.activation_checkpointing=[teacher,online]"
   for side in 64 128; do # the same recipes at low resolution, where threestudio starts
     time_preset sim-$side 60 --config dive3d $sd "render.size={0: $side}"
     time_preset vsd-$side 60 --config prolificdreamer-object $sd "render.size={0: $side}"

@@ -282,6 +282,17 @@ class TextToImage(Task):
         self.running = evaluate.Running(self) if evaluate.Running.wanted(self.config) else None
 
     def preview(self, generator: Generator, iteration: int) -> dict[str, float]:
+        try:
+            return self._preview(generator, iteration)
+        finally:
+            self._rest()
+
+    def _rest(self) -> None:
+        """The autoencoder leaves the device to training, unless a thread encodes real pictures with it meanwhile."""
+        if self.pictures is None:
+            self.pipeline.rest_decoder()
+
+    def _preview(self, generator: Generator, iteration: int) -> dict[str, float]:
         latents = evaluate.one_step(generator, self.preview_z, self.preview_text)
         images = self.pipeline.decode(latents)
         path = self.folder.samples / f"iteration-{iteration:06d}.png"
@@ -307,7 +318,9 @@ class TextToImage(Task):
         z, text = self.watched
         x0 = evaluate.one_step(generator, z, text)
         shape = (WATCHED_PROMPTS, WATCHED_SAMPLES)
-        return Probe(x0.unflatten(0, shape), self.pipeline.decode(x0).unflatten(0, shape), text)
+        pictures = self.pipeline.decode(x0).unflatten(0, shape)
+        self._rest()
+        return Probe(x0.unflatten(0, shape), pictures, text)
 
     # ------------------------------------------------------------------ afterwards
 

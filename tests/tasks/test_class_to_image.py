@@ -93,6 +93,7 @@ def test_a_run_with_classes_and_its_files(place, capsys):
     assert run(place, *words, f"evaluation.judge={place}", "evaluation.nearest=2") == 0
     out = place / "run"
     summary = json.loads((out / "summary.json").read_text())
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     for who in ("real", "teacher", "student"):
         assert summary[who].keys() >= {
             "frechet",

@@ -59,6 +59,7 @@ def test_a_run_moves_the_generator_and_hands_it_back(place):
     summary = json.loads((place / "run" / "summary.json").read_text())
     assert summary["before"].keys() >= {"frechet", "frechet_interval", "precision", "recall", "kid", "diversity"}
     assert summary["after"].keys() == summary["before"].keys()
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     pairs = json.loads((place / "run" / "evaluation" / "pairs.json").read_text())
     assert all((place / "run" / pair[name]).is_file() for pair in pairs for name in ("before", "after"))
     lines = [json.loads(line) for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -37,6 +37,7 @@ def test_a_run_shows_and_measures_its_particles(made):
     summary = json.loads((made / "summary.json").read_text())
     assert summary["prompt"] == "a red chair"
     assert summary["particles"] == 4
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     for who in ("real", "teacher", "student"):
         assert summary[who]["diversity"] > 0
         assert 0 <= summary[who]["prompt_accuracy"] <= 1

@@ -61,6 +61,7 @@ def done(tmp_path_factory):
 def test_a_run_ends_with_pictures_summary_and_report(done):
     summary = json.loads((done / "summary.json").read_text())
     assert summary["assets"][0]["prompt"] == "a red chair"
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     assert 0 <= summary["assets"][0]["judge_accuracy"] <= 1
     with Image.open(done / "samples" / "iteration-000004.png") as sheet:
         assert sheet.size == (8 * 16, 3 * 16)  # colour, normal and depth of the same eight views
@@ -214,7 +215,7 @@ def test_a_loss_that_this_task_cannot_feed_is_refused_before_anything_heavy(word
 
 def test_activation_checkpointing_gives_the_same_update(tmp_path):
     after = []
-    for on in ("false", "true"):
+    for on in ("[]", "[teacher,online]"):
         more = ["loss={name: sim}", "training.iterations=1", "evaluation.judge=none"]
         assert run(tmp_path / on, *more, f"training.activation_checkpointing={on}") == 0
         after.append(checkpoint.load(checkpoint.newest_whole(tmp_path / on / "checkpoints")).weights["generator"])

@@ -79,6 +79,7 @@ def test_the_run_folder_holds_what_its_contract_says(run):
             "seconds_per_image",
         } <= set(row)
     assert summary["images_generated"] == 24
+    assert summary["overhead_ratio"] == summary["step_seconds"] / summary["bare_seconds"] > 0
     assert summary["real"]["prompt_accuracy"] > 0.9
     assert summary["student"]["steps"] == 1
     for name in ("config.yaml", "environment.json", "metrics.jsonl", "report.html", "samples/teacher.png"):

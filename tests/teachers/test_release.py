@@ -6,9 +6,11 @@ import weakref
 import pytest
 import torch
 
+from scorefield.cli import main
 from scorefield.commands.common import build_config
 from scorefield.runfolder import RunFolder
 from scorefield.teachers.pipeline import PipelineTeacher
+from scorefield.training.trainer import Trainer
 from tasks.text_to_image import TextToImage
 
 from . import families
@@ -70,3 +72,60 @@ def test_nothing_of_a_built_run_holds_the_encoder(embeddings, left, tmp_path, mo
     for source in task.opened:
         source.close()
     del players
+
+
+def test_the_autoencoder_rests_on_the_host_and_comes_back_when_asked_for(tmp_path, monkeypatch):
+    """A device that is not here stands for the GPU; the weights move by one call."""
+    teacher = families.teacher("sd3", families.write("sd3", tmp_path / "pipeline"))
+    vae, moved = teacher.part("vae"), []
+    monkeypatch.setattr(vae, "to", lambda device: moved.append(device))
+    teacher.part("vae")
+    assert moved == []  # it is there
+    teacher.rest_decoder()
+    assert moved == ["cpu"]
+    teacher.device = "cuda:0"
+    assert teacher.part("vae") is vae
+    assert moved == ["cpu", "cuda:0"]
+
+
+@pytest.mark.gpu
+def test_a_resting_autoencoder_takes_no_memory_of_the_gpu(tmp_path):
+    teacher = families.teacher("sd3", families.write("sd3", tmp_path / "pipeline"))
+    teacher.device = "cuda"
+    latents = families.start(teacher.latent_shape).cuda()
+    before = torch.cuda.memory_allocated()
+    first = teacher.decode(latents)
+    teacher.rest_decoder()
+    del first
+    assert torch.cuda.memory_allocated() == before
+    assert torch.isfinite(teacher.decode(latents)).all()
+
+
+def test_a_look_at_the_pictures_ends_with_the_autoencoder_at_rest(tmp_path, monkeypatch):
+    events = []
+    real, rest = PipelineTeacher.decode_with_graph, PipelineTeacher.rest_decoder
+    monkeypatch.setattr(PipelineTeacher, "decode_with_graph", lambda self, x: events.append("decode") or real(self, x))
+    monkeypatch.setattr(PipelineTeacher, "rest_decoder", lambda self: events.append("rest") or rest(self))
+    words = [f"teacher.path={families.write('pixart_sigma', tmp_path / 'teacher')}", "evaluation.judge=none"]
+    words += [
+        f"teacher.max_tokens={families.TOKENS}",
+        "training.batch=2",
+        "training.iterations=2",
+        "checkpoints.every=1",
+    ]
+    words += ["evaluation.preview=2", "evaluation.samples=2", "evaluation.teacher_steps=2", "prompts.count=8"]
+    words += ["training.device=cpu", "generator.init=teacher", "training.guidance_scale=1"]
+    seen = []
+
+    original = Trainer.iteration
+
+    def iteration(self, k):
+        seen.append(list(events))
+        return original(self, k)
+
+    monkeypatch.setattr(Trainer, "iteration", iteration)
+    assert main(["run", "text_to_image", "--out", str(tmp_path / "run"), *words]) == 0
+    assert len(seen) == 2
+    for before in seen:
+        assert "decode" in before
+        assert before[-1] == "rest"  # whatever was decoded, training finds the device free of it

@@ -30,6 +30,7 @@ from scorefield.training.trainer import Trainer
 
 ITERATIONS = 5
 BOTH = ("generator", "online")
+ALL = ["teacher", "online", "generator"]
 SCENARIOS = {
     "plain": {},
     "accumulation": {"accumulation": 4},
@@ -48,12 +49,14 @@ SHARDED = {
     "shared sample": {"deep": True, "guidance_scale": 3.0, "generator": {"clip_norm": 0.5}},
     "accumulation": {"deep": True, "accumulation": 4, "online_updates": 2},
     "fresh": {"deep": True, "loss": "dmd", "fresh_samples": True},
-    "checkpointing": {"deep": True, "activation_checkpointing": True},
+    "checkpointing": {"deep": True, "activation_checkpointing": ["teacher", "online"]},
+    "block by block": {"deep": True, "cut": True, "activation_checkpointing": ALL},
     "masked": {"deep": True, "poison": True},
     # roles that are adapters on one frozen bf16 network
     "lora": {"deep": True, "lora": BOTH, "guidance_scale": 3.0, "online_updates": 2, "generator": {"clip_norm": 0.5}},
     "lora accumulation": {"deep": True, "lora": BOTH, "accumulation": 4},
-    "lora checkpointing": {"deep": True, "lora": BOTH, "activation_checkpointing": True},
+    "lora checkpointing": {"deep": True, "lora": BOTH, "activation_checkpointing": ["teacher", "online"]},
+    "lora block by block": {"deep": True, "cut": True, "lora": BOTH, "activation_checkpointing": ALL},
     "lora online": {"deep": True, "lora": ("online",), "fresh_samples": True},
 }
 
@@ -78,11 +81,26 @@ class Network(Denoiser):
         told = torch.cat([shrunk, s.log() / 4, condition["label"]], 1)
         x0 = shrunk * self.scale + self.body(told.to(self.scale.dtype))
         for block in self.blocks:
-            x0 = x0 + block(x0.to(self.scale.dtype))
+            x0 = x0 + self.ask(block, x0.to(self.scale.dtype))
         return x0.float()
+
+    def ask(self, block, x):
+        return block(x)
 
     def null_condition(self, like):
         return {key: torch.zeros_like(value) for key, value in like.items()}
+
+
+class CutNetwork(Network):
+    """Lets its blocks be recomputed, as networks of diffusers do."""
+
+    _supports_gradient_checkpointing = True
+
+    def enable_gradient_checkpointing(self, call):
+        self.call = call
+
+    def ask(self, block, x):
+        return self.call(block, x) if torch.is_grad_enabled() else block(x)
 
 
 class PoisonedNetwork(Network):
@@ -105,15 +123,16 @@ def poisoned_conditions(draws):
     return {**told, "poison": torch.where(broken, torch.nan, 0.0)}, told
 
 
-def players(poison: bool = False, deep: bool = False, lora: tuple[str, ...] = ()) -> Players:
+def players(poison: bool = False, deep: bool = False, lora: tuple[str, ...] = (), cut: bool = False) -> Players:
     """Three small networks on samples of two numbers that differ, so that the first step has something to learn.
 
     ``lora``: the roles that are adapters on the teacher's weights, moved away from it.
     """
+    kind = CutNetwork if cut else Network
     if lora:
-        return on_one_base(deep, lora)
-    teacher, student = (PoisonedNetwork if poison else Network)(deep), Network(deep)
-    online = full_copy(Network(deep))
+        return on_one_base(kind(deep), deep, lora)
+    teacher, student = (PoisonedNetwork if poison else kind)(deep), kind(deep)
+    online = full_copy(kind(deep))
     with torch.no_grad():
         student.body[2].bias.add_(0.3)
         online.body[2].weight.mul_(0.5)
@@ -121,9 +140,9 @@ def players(poison: bool = False, deep: bool = False, lora: tuple[str, ...] = ()
     return Players(teacher, online, generator)
 
 
-def on_one_base(deep: bool, lora: tuple[str, ...]) -> Players:
+def on_one_base(base: Network, deep: bool, lora: tuple[str, ...]) -> Players:
     """The players with some of them in adapters of all linear layers of a frozen bf16 teacher."""
-    base, rng = Network(deep), torch.Generator().manual_seed(4)
+    rng = torch.Generator().manual_seed(4)
     adapter = Adapter(3, ("body.0", "body.2", *(f"blocks.{k}.{place}" for k in range(2) for place in (0, 2))))
     teacher, views = share(base.bfloat16(), dict.fromkeys(lora, adapter))
     for view in views.values():
@@ -144,9 +163,9 @@ def training(**settings) -> TrainingConfig:
     )  # fmt: skip
 
 
-def make(loss="sim", poison=False, deep=False, lora=(), **settings) -> Trainer:
+def make(loss="sim", poison=False, deep=False, lora=(), cut=False, **settings) -> Trainer:
     """A trainer of these players."""
-    three = players(poison, deep, lora)
+    three = players(poison, deep, lora, cut)
     return Trainer(training(**settings), three.teacher, three.online, three.generator, losses.build(loss))
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from scorefield.denoiser import Denoiser
+from scorefield import losses
+from scorefield.denoiser import Denoiser, replace
+from scorefield.errors import UserError
 from scorefield.generators.base import Batch, Generator
 from scorefield.losses.base import Loss
 from scorefield.training.settings import PlayerConfig, TrainingConfig
@@ -121,3 +123,39 @@ def test_stages_change_the_teachers_scale_at_their_iterations():
         x_t, sigma = given["x_t"].detach(), given["sigma"]
         torch.testing.assert_close(given["teacher"], expected(0.7, scale, x_t, sigma, WORDS), msg=f"iteration {k}")
         torch.testing.assert_close(given["online"], expected(1.9, 1.5, x_t, sigma, 0.5 * WORDS))
+
+
+def test_some_of_the_online_scores_samples_lose_their_prompt():
+    """In its training alone, each at random; teacher and generator's update keep every prompt."""
+    made = make(online_prompt_dropout=0.5, guidance_scale=1.0)
+    dropped = []
+    for k in range(16):
+        sample = made._render(made._parts(k)[0])
+        x0, draws = sample.x0.detach(), sample.draws
+        gone = draws.uniform("online-prompt-0") < 0.5
+        sigma = made.online_noise(draws.uniform("online-sigma-0"))
+        x_t = x0 + sigma[:, None] * draws.normal("online-eps-0", 2)
+        told = torch.where(gone, 0.0, 0.5 * WORDS)
+        wanted = (answer(1.9, x_t, sigma, told) - x0).square().mean()
+        torch.testing.assert_close(made._online_loss(sample, 0).detach(), wanted)
+        dropped.append(gone)
+    assert 0.25 < torch.cat(dropped).float().mean() < 0.75
+    made.iteration(0)
+    x_t, sigma = GIVEN[-1]["x_t"].detach(), GIVEN[-1]["sigma"]
+    torch.testing.assert_close(GIVEN[-1]["teacher"], answer(0.7, x_t, sigma, WORDS))
+    torch.testing.assert_close(GIVEN[-1]["online"], answer(1.9, x_t, sigma, 0.5 * WORDS))
+
+
+def test_a_longer_empty_prompt_takes_the_place_of_a_shorter_one():
+    condition = {"text": torch.ones(2, 3, 4), "text_mask": torch.ones(2, 3).long()}
+    empty = {"text": torch.full((2, 5, 4), 7.0), "text_mask": torch.ones(2, 5).long()}
+    found = replace(condition, empty, torch.tensor([False, True]))
+    assert torch.equal(found["text"][1], empty["text"][1])
+    assert torch.equal(found["text"][0], torch.cat([torch.ones(3, 4), torch.zeros(2, 4)]))
+    assert found["text_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def test_a_loss_that_pulls_the_online_score_to_the_teacher_takes_no_dropout():
+    config = TrainingConfig(iterations=2, batch=4, device="cpu", online_prompt_dropout=0.1)
+    with pytest.raises(UserError, match=r"training\.online_prompt_dropout: this loss"):
+        Trainer(config, Worded(0.7), Worded(1.9), Points(), losses.build("moment_matching"))

@@ -12,6 +12,7 @@ READS = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.defa
 SETTINGS = [
     {"loss": "sim"},
     {"loss": "dmd", "accumulation": 2},
+    {"loss": "sim", "ema_device": "cpu", "activation_checkpointing": ["teacher", "online"]},
     {"loss": "sim", "online_updates": 2, "fresh_samples": True, "dropout": "trained"},
 ]
 
