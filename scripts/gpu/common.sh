@@ -23,10 +23,15 @@ start_mps() {
     say "no multi-process service: processes take turns"
   fi
 }
+stop_mps() { [ "${mps:-0}" = 1 ] && echo quit | nvidia-cuda-mps-control; }
+# tree PID…: those processes and all that they started
+tree() { local pid; for pid in "$@"; do echo "$pid"; tree $(pgrep -P "$pid"); done; }
 # wait_until SECONDS: for the background jobs, at most until so many seconds after the start; then they get SIGTERM
 wait_until() {
   while [ -n "$(jobs -rp)" ] && [ $((SECONDS - begun)) -lt "$1" ]; do sleep 1; done
-  if [ -n "$(jobs -rp)" ]; then say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $(jobs -rp) 2>/dev/null; sleep 4; pkill -9 -f "scorefield (run|train)" ; fi
+  [ -n "$(jobs -rp)" ] || return 0
+  local late; late=$(tree $(jobs -rp))
+  say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $late 2>/dev/null; sleep 4; kill -9 $late 2>/dev/null
 }
 # collect NAME FOLDER…: figures, settings, last pictures and logs of runs, without weights, as parts of at most 15 MB
 collect() {
