@@ -83,7 +83,7 @@ def warp(
     matrix = _rotation(axis) @ _diagonal(stretch, 1 / stretch) @ _rotation(-axis)  # picture to picture
     matrix = _rotation(turn) @ matrix @ _diagonal(grow * (1 - 2 * mirror), grow * (1 - 2 * upset))
     shift = torch.stack([shift_x, shift_y], 1) / 4  # the grid runs from -1 to 1: an eighth of the side
-    back = torch.linalg.inv(matrix)
+    back = torch.linalg.inv_ex(matrix).inverse  # never singular; inv would make the host wait to check that
     theta = torch.cat([back, -(back @ shift[:, :, None])], 2)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

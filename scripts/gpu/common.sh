@@ -15,6 +15,7 @@ say() { echo "[$((SECONDS - begun)) s] $*"; }
 scorefield() { python3 -m scorefield "$@"; }
 # Many small processes share a GPU better through the multi-process service; without it they take turns.
 start_mps() {
+  [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && { mps=shared; return; } # a caller's
   CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d); CUDA_MPS_LOG_DIRECTORY=$(mktemp -d); export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
   if nvidia-cuda-mps-control -d 2>&1 && timeout 60 python3 -c 'import torch; torch.ones(2, device="cuda").sum().item()'; then
     say "multi-process service on"; mps=1
@@ -23,10 +24,15 @@ start_mps() {
     say "no multi-process service: processes take turns"
   fi
 }
+stop_mps() { [ "${mps:-0}" = 1 ] && echo quit | nvidia-cuda-mps-control; }
+# tree PID…: those processes and all that they started
+tree() { local pid; for pid in "$@"; do echo "$pid"; tree $(pgrep -P "$pid"); done; }
 # wait_until SECONDS: for the background jobs, at most until so many seconds after the start; then they get SIGTERM
 wait_until() {
   while [ -n "$(jobs -rp)" ] && [ $((SECONDS - begun)) -lt "$1" ]; do sleep 1; done
-  if [ -n "$(jobs -rp)" ]; then say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $(jobs -rp) 2>/dev/null; sleep 4; pkill -9 -f "scorefield (run|train)" ; fi
+  [ -n "$(jobs -rp)" ] || return 0
+  local late; late=$(tree $(jobs -rp))
+  say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $late 2>/dev/null; sleep 4; kill -9 $late 2>/dev/null
 }
 # collect NAME FOLDER…: figures, settings, last pictures and logs of runs, without weights, as parts of at most 15 MB
 collect() {

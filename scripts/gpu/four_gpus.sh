@@ -5,7 +5,6 @@
 . scripts/gpu/common.sh
 here=$OUT
 start_mps
-shared="env OUT" # the multi-process service is for many small processes: a bench has its GPU alone
 alone="env -u CUDA_MPS_PIPE_DIRECTORY -u CUDA_MPS_LOG_DIRECTORY"
 mkdir -p runs/parts; parts() { mkdir -p "runs/parts/$1"; echo "runs/parts/$1"; }
 if [ "${CALL:-1}" = 1 ]; then

@@ -2,7 +2,7 @@
 # One GPU, eight minutes: what improves the embedded GAN (configs/compare/gan_search.yaml).
 #   JOBS=14 SECONDS_EACH=… bash scripts/gpu/refine_search.sh [overrides…]
 . scripts/gpu/common.sh
-[ -n "${MPS:-1}" ] && start_mps
+start_mps
 scorefield compare ${COMPARISON:-gan_search} --jobs ${JOBS:-14} --out runs/search training.device=cuda "$@" >runs/search.log 2>&1 &
 wait_until ${DEADLINE:-480}
 for f in runs/search/*/summary.json runs/search/*/*/summary.json; do [ -f "$f" ] && python3 - "$f" <<'E'

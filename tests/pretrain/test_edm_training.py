@@ -180,6 +180,17 @@ def test_flips_are_half_and_exact():
     torch.testing.assert_close(flipped[changed], x[changed].flip(3))
 
 
+@pytest.mark.gpu
+def test_warps_do_not_make_the_host_wait():
+    images, generator = torch.zeros(4, 3, 8, 8, device="cuda"), torch.Generator("cuda").manual_seed(0)
+    warp_some(images, 0.5, generator)  # whatever has to be loaded is loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        warp_some(images, 0.5, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_warps_are_told_and_leave_the_rest_alone():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 3, 8, 8)
