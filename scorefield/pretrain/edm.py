@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scorefield import networks
 from scorefield.errors import UserError
+from scorefield.importer.rehearsal import open_located
 from scorefield.pretrain import labelled_run
 from scorefield.pretrain.augment import AUGMENT_LABELS, flip_some, warp_some
 from scorefield.pretrain.labelled import LabelledImages
@@ -56,6 +57,7 @@ class EDMTrainConfig(LabelledConfig):
     network: UNetConfig = field(default_factory=UNetConfig)
     training: EDMStage = field(default_factory=EDMStage)
     sampler_steps: int = 18  # of the Heun sampler behind the figures
+    init: str = ""  # a stored EDM network to go on from, with a fresh optimizer; its sizes stand in for ``network``
 
 
 def make_network(settings: UNetConfig, resolution: int, classes: int, augmented: bool) -> nn.Module:
@@ -158,6 +160,28 @@ def train(
     return average, session
 
 
+def open_network(config: EDMTrainConfig, classes: int) -> nn.Module:
+    """A fresh network, or that of ``config.init`` in float32.
+
+    Raises:
+        UserError: what is stored there draws other pictures, or is no EDM network.
+    """
+    augmented = config.training.augment > 0
+    if not config.init:
+        return make_network(config.network, config.resolution, classes, augmented)
+    network = open_located(config.init).float()
+    found = EDMDenoiser(network)
+    if found.shape != (3, config.resolution, config.resolution) or found.label_dim != classes:
+        known = f"{found.label_dim or 'no'} classes of pictures {list(found.shape)}"
+        raise UserError(
+            f"init: {config.init} knows {known}, and the data have {classes} of [3, {config.resolution}, "
+            f"{config.resolution}]"
+        )
+    if augmented and not found.tells_augmentation:
+        raise UserError(f"init: {config.init} was not trained to be told of augmentation: use training.augment=0")
+    return network.requires_grad_(True)
+
+
 def sampler(network: nn.Module, device: str, steps: int, batch: int = 1024) -> Callable[[Tensor, int], Tensor]:
     """From labels int64 [B] and a seed to pictures [B, 3, R, R], by the deterministic Heun sampler."""
     denoiser: Any = EDMDenoiser(network.to(device)).eval()
@@ -185,7 +209,7 @@ def train_edm(config: EDMTrainConfig, out: Path, say: Callable[[str], None] = pr
     ready = labelled_run.prepare(config, out, say)
     torch.manual_seed(config.seed)  # the network starts alike whether or not a judge was trained before it
     classes = ready.train.classes
-    network = make_network(config.network, config.resolution, classes, stage.augment > 0)
+    network = open_network(config, classes)
     count = sum(p.numel() for p in network.parameters())
     say(f"EDM network with {count} parameters")
 

@@ -163,6 +163,26 @@ def test_whole_training_on_toybox(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_training_goes_on_from_a_stored_network(tmp_path):
+    first = train_edm(whole_config(), tmp_path / "first", say=lambda text: None)
+    settings = {"init": str(first), "judge": str(tmp_path / "first" / "judge")}
+    config = whole_config(**settings)
+    config.training.steps, config.training.warmup_steps, config.training.learning_rate = 1, 1, 1e-12
+    second = train_edm(config, tmp_path / "second", say=lambda text: None)
+    old, new = EDMDenoiser.load(first), EDMDenoiser.load(second)
+    for a, b in zip(old.parameters(), new.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    config.training.learning_rate = 1e-2
+    moved = EDMDenoiser.load(train_edm(config, tmp_path / "third", say=lambda text: None))
+    assert any(not torch.allclose(a, b, atol=1e-4) for a, b in zip(old.parameters(), moved.parameters(), strict=True))
+    config.resolution = 32
+    with pytest.raises(UserError, match=r"init: .* knows 14 classes of pictures \[3, 16, 16\], and the data"):
+        edm.open_network(config, 14)
+    config.resolution, config.training.augment = 16, 0.1
+    with pytest.raises(UserError, match="not trained to be told of augmentation"):
+        edm.open_network(config, 14)
+
+
 def test_mistakes_have_one_sentence(tmp_path):
     with pytest.raises(UserError, match="test seed"):
         train_edm(whole_config(seed=1), tmp_path, say=lambda text: None)
