@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# CIFAR-10 on two GPUs, in two calls of less than ten minutes each; the second goes on in the first one's folder.
+# CIFAR-10 on one or two GPUs, in two calls of less than ten minutes each; the second goes on in the first one's folder.
 #   PARTS="teacher gan" bash scripts/gpu/cifar10.sh               # 9.5 minutes: both trainings at once, a GPU each
 #   PARTS="distil refine measure" bash scripts/gpu/cifar10.sh     # 7 minutes: students by loss, refined GANs, all figures
 # LENT (lent/) holds data/ and tools/ as scripts/cifar10.py takes them. All else that is read from the environment stands
@@ -15,6 +15,7 @@ TEACHER=${TEACHER:-} GAN=${GAN:-} ONE=${ONE:-} REFINE=${REFINE:-} JUDGE=${JUDGE:
 DEVICE=${DEVICE:-$(python3 -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 STARTING=${STARTING:-30} # seconds that a training takes to import and read before its clock starts
 base=0 scorefield=${SCOREFIELD:-python3 -m scorefield}
+GPUS=${GPUS:-$(nvidia-smi -L 2>/dev/null | wc -l)}; [ "$GPUS" -gt 0 ] || GPUS=1 # alone, the first GPU gets the second one's work
 mkdir -p runs/logs
 nvidia-smi --query-gpu=name,memory.total --format=csv,noheader 2>/dev/null || say "no GPU: everything on $DEVICE"
 wanted() { case " $parts " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
@@ -28,7 +29,7 @@ judge=runs/cifar-edm/judge teacher=runs/cifar-edm/teacher mobilenet=$LENT/data/m
 job() {
   local name=$1 gpu=$2 end=$3 retry=${RETRY:-}; shift 3
   {
-    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$gpu
+    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$((gpu % GPUS))
     log=runs/logs/$name.log more=""
     for try in 1 2; do
       given=()
@@ -86,16 +87,17 @@ if wanted teacher; then
   RETRY=""
   job judge 1 $((GAN_END - 20)) python3 -c "$train_judge" $pixels judge_stage.minutes=1.5 $JUDGE # beside the GANs, which wait for the host
 fi
-gans="plain augment wide"
+gans=${GANS:-plain augment wide}
 if wanted gan; then
   gan() { # name overrides…
     local name=$1; shift
     job gan-$name 1 $((GAN_END + 60)) $scorefield train-gan --config configs/gan/cifar10_small.yaml --out runs/cifar-gan-$name $pixels judge=none \
       training.steps=1000000 training.minutes=@$GAN_END training.save_minutes=30 "$@" $GAN
   }
-  gan plain
-  gan augment training.augment=diffaugment training.r1_gamma=0.01
-  gan wide network.channel_base=4096 network.discriminator_base=4096 network.channel_max=512 network.discriminator_max=512
+  wanted_gan() { case " $gans " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+  wanted_gan plain && gan plain
+  wanted_gan augment && gan augment training.augment=diffaugment training.r1_gamma=0.01
+  wanted_gan wide && gan wide network.channel_base=4096 network.discriminator_base=4096 network.channel_max=512 network.discriminator_max=512
 fi
 if wanted gan; then # the GANs are measured while the teacher goes on
   gan_pids=$(jobs -rp); wanted teacher && gan_pids=$(echo "$gan_pids" | tail -n +2)
@@ -103,7 +105,7 @@ if wanted gan; then # the GANs are measured while the teacher goes on
   players=""; for name in $gans; do [ -e runs/cifar-gan-$name/gan/G_ema.json ] && players="$players $name=runs/cifar-gan-$name/gan/G_ema"; done
   if [ -n "$players" ] && [ -n "$(feature_networks)" ]; then
     measure_more="--references runs/references"
-    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=1
+    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$((1 % GPUS))
     measured gans 1 $players real=$DATA/cifar10-test.npz | tee runs/logs/figures-gans.log
     unset CUDA_VISIBLE_DEVICES; measure_more=""
   else
@@ -172,7 +174,7 @@ if wanted measure; then
   left=$((MEASURE_LIMIT - $(now))); [ "$left" -gt 10 ] || left=10
   alone() { # gpu table draws player…
     local gpu=$1; shift
-    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$gpu
+    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$((gpu % GPUS))
     measured "$@" 2>"runs/logs/figures-$1.err" | tee "runs/logs/figures-$1.log"
     [ "${PIPESTATUS[0]}" = 2 ] && say "FAILED $1: $(tail -n 1 "runs/logs/figures-$1.err")"
   }
