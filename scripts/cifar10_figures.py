@@ -125,12 +125,15 @@ def meters(arguments: argparse.Namespace, device: str, resolution: int) -> list[
     return found
 
 
-def row_of(meter: Meter, seen: list[Seen], labels: Tensor) -> dict[str, Any]:
-    """Means over the draws, and the 95 % interval of the Fréchet distance where there are several."""
+def row_of(meter: Meter, seen: list[Seen], labels: Tensor | None) -> dict[str, Any]:
+    """Means over the draws, and the 95 % interval of the Fréchet distance where there are several.
+
+    ``labels``: the classes int64 [N] that were asked for; None for real pictures.
+    """
     rows = []
     for each in seen:
         found: dict[str, float] = meter.figures(each)
-        if meter.network.distance == "FD-judge":  # its scores are of the pictures' own classes
+        if labels is not None and meter.network.distance == "FD-judge":  # its scores are of the pictures' own classes
             found["label_accuracy"] = float((each.scores.argmax(1) == labels).float().mean())
         rows.append(found)
     row: dict[str, Any] = {key: statistics.mean(each[key] for each in rows) for key in KEPT if key in rows[0]}
@@ -160,10 +163,12 @@ def measure(arguments: argparse.Namespace) -> int:
                 player = open_player(Path(path), device, arguments.steps, arguments.batch)
                 grid = player.sample(shown, GRID_SEED).clamp(-1, 1)
                 save_grid(grid.cpu(), arguments.out.parent / f"{arguments.out.stem}-{name}.png", data.classes)
-                draws = 1 if path.endswith(".npz") else arguments.draws
+                real = path.endswith(".npz")
+                draws = 1 if real else arguments.draws
                 drawn = [to_uint8(player.sample(labels, FIRST_SEED + draw)) for draw in range(draws)]
                 for meter in measured:
-                    row = row_of(meter, [meter.of_pictures(pictures) for pictures in drawn], labels)
+                    seen = [meter.of_pictures(pictures) for pictures in drawn]
+                    row = row_of(meter, seen, None if real else labels)
                     row |= {"name": name, "samples": len(drawn[0]), "draws": draws} | player.facts
                     table.writerow({key: round(v, 5) if isinstance(v, float) else v for key, v in row.items()})
                     file.flush()

@@ -2,7 +2,6 @@
 # CIFAR-10 on two GPUs, in two calls of less than ten minutes each; the second goes on in the first one's folder.
 #   PARTS="teacher gan" bash scripts/gpu/cifar10.sh               # 9.5 minutes: both trainings at once, a GPU each
 #   PARTS="distil refine measure" bash scripts/gpu/cifar10.sh     # 7 minutes: students by loss, refined GANs, all figures
-#   PARTS="near measure"                                          # the best student again, both learning rates 1e-6
 # LENT (lent/) holds data/ and tools/ as scripts/cifar10.py takes them. All else that is read from the environment stands
 # below; TEACHER, GAN, ONE and REFINE are overrides for each training of the kind, JUDGE for the judge's.
 . scripts/gpu/common.sh
@@ -119,9 +118,9 @@ if wanted teacher || wanted gan; then
 fi
 
 # ---------------------------------------------------------------------- second call: students and refined GANs
-if [ ! -e $teacher.json ] && { wanted distil || wanted refine || wanted near; }; then
+if [ ! -e $teacher.json ] && { wanted distil || wanted refine; }; then
   say "FAILED: there is no $teacher: PARTS=\"teacher gan\" comes first, in this folder"
-  parts=${parts//distil/} parts=${parts//refine/} parts=${parts//near/}
+  parts=${parts//distil/} parts=${parts//refine/}
 fi
 best_gan=""
 if wanted refine || wanted measure; then
@@ -135,12 +134,12 @@ else
 fi
 one() { # name gpu overrides…: a student of the teacher
   local name=$1 gpu=$2; shift 2
-  job one-$name $gpu $ONE_END $scorefield run class_to_image --config cifar10_small --out runs/one-$name training.iterations=100000 \
+  job one-$name $gpu $ONE_END $scorefield run class_to_image --config cifar10_small --resume --out runs/one-$name training.iterations=100000 \
     training.device=$DEVICE checkpoints.every=$EVERY checkpoints.asynchronous=true evaluation.running=$RUNNING $over_time "$@" $ONE
 }
 refine() { # name gpu overrides…: the best GAN
   local name=$1 gpu=$2; shift 2
-  job refine-$name $gpu $ONE_END $scorefield run gan_refine --config cifar10_small --out runs/refine-$name training.iterations=100000 \
+  job refine-$name $gpu $ONE_END $scorefield run gan_refine --config cifar10_small --resume --out runs/refine-$name training.iterations=100000 \
     generator.path=runs/cifar-gan-$best_gan/gan/G_ema training.device=$DEVICE checkpoints.every=$EVERY checkpoints.asynchronous=true \
     $over_time "$@" $REFINE
 }
@@ -161,11 +160,7 @@ if wanted refine; then
     say "FAILED refine: there is no GAN in runs/cifar-gan-*: PARTS=gan comes first"
   fi
 fi
-if wanted near; then
-  near=$(figures best runs/figures/students.csv) &&
-    one near-converged 0 generator.init=runs/$near training.generator.learning_rate=1e-6 training.online.learning_rate=1e-6
-fi
-if wanted distil || wanted refine || wanted near; then
+if wanted distil || wanted refine; then
   wait_until $((ONE_END + 25 + base))
   for log in runs/logs/one-*.log runs/logs/refine-*.log; do [ -e "$log" ] && say "$(basename "$log"): $(grep -v '^ *$' "$log" | grep -h ' img/s' | tail -n 1 | cut -c1-170)"; done
 fi
