@@ -72,6 +72,7 @@ def test_everything_is_measured_and_a_failure_stops_nothing(call, tmp_path):
     assert (found["teacher"]["evaluations"], found["gan"]["evaluations"]) == ("3", "1")
     assert found["same"]["draws"] == "1"
     assert not found["same"]["frechet_low"]
+    assert not found["same"]["label_accuracy"]
     assert float(found["gan"]["frechet_low"]) < float(found["gan"]["frechet"]) < float(found["gan"]["frechet_high"])
     assert 0 <= float(found["teacher"]["label_accuracy"]) <= 1
     assert (tmp_path / "out" / "all-gan.png").exists()
