@@ -10,7 +10,7 @@ if [ "${CALL:-1}" = 1 ]; then
   OUT=$(parts cifar-1) PARTS="teacher gan" GANS="plain augment" TRAIN_LIMIT=${TRAIN_LIMIT:-425} TEACHER_END=${TEACHER_END:-390} GAN_END=${GAN_END:-330} \
     bash scripts/gpu/cifar10.sh >runs/parts/cifar-1.log 2>&1 &
   {
-    OMP_NUM_THREADS=4 timeout 300 python3 -m scorefield train-edm --config configs/edm/toybox32.yaml --out runs/edm32b images=60000 \
+    OMP_NUM_THREADS=4 timeout 300 python3 -m scorefield train-edm --config configs/edm/toybox32.yaml --out runs/edm32b images=50000 \
       init=toybox32/teacher judge=assets/toybox32/judge training.p_mean=-0.3 training.p_std=1.6 training.learning_rate=1e-3 training.warmup_steps=200 \
       training.steps=1000000 training.minutes=${TEACHER_MINUTES:-2.5} training.compile=true >runs/parts/teacher.log 2>&1
     tail -n 2 runs/parts/teacher.log
