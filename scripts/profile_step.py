@@ -139,7 +139,9 @@ def report(prof: profile, labels: set[str], seconds: float, title: str) -> list[
     """The whole page."""
     events = list(prof.events())
     kernels = [e for e in events if e.device_type == DeviceType.CUDA and e.name not in labels]
-    kernels = [e for e in kernels if not getattr(e, "is_user_annotation", False)]
+    kernels = [
+        e for e in kernels if not getattr(e, "is_user_annotation", False) and "#" not in e.name
+    ]  # torch's ranges
     on_gpu = bool(kernels)
     times, calls = Counter[str](), Counter[str]()
     for event in kernels if on_gpu else [e for e in events if e.device_type == DeviceType.CPU and e.name not in labels]:

@@ -44,7 +44,9 @@ if wanted table; then
   estimates=$!
 fi
 if wanted compile; then
-  rows compile 150 --rounds $rounds $both loss.name=sim training.batch=$first training.compile=true
+  for roles in pixart_512 pixart_512_lora; do
+    rows compile-$roles ${COMPILE_SECONDS:-110} --rounds $rounds --config $roles loss.name=sim training.batch=$first training.compile=true
+  done
 fi
 if wanted profile; then
   within 90 python3 scripts/profile_step.py $small --config pixart_512 --out runs/profile $place training.accumulation=1 \
