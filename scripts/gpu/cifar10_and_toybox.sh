@@ -14,7 +14,8 @@ if [ "${CALL:-1}" = 1 ]; then
       init=toybox32/teacher judge=assets/toybox32/judge training.p_mean=-0.3 training.p_std=1.6 training.learning_rate=1e-3 training.warmup_steps=200 \
       training.steps=1000000 training.minutes=${TEACHER_MINUTES:-2.5} training.compile=true >runs/parts/teacher.log 2>&1
     tail -n 2 runs/parts/teacher.log
-    OUT=$(parts search) COMPARISON=${FIRST:-gan_retrained} JOBS=${JOBS:-8} DEADLINE=$((405 - (SECONDS - begun))) bash scripts/gpu/refine_search.sh
+    OUT=$(parts search) COMPARISON=${FIRST:-gan_retrained} JOBS=${JOBS:-8} DEADLINE=$((405 - (SECONDS - begun))) bash scripts/gpu/refine_search.sh \
+      teacher.path=runs/edm32b/teacher
   } >runs/parts/search.log 2>&1 &
 else
   OUT=$(parts cifar-2) PARTS="distil refine measure" ONE_END=${ONE_END:-175} MEASURE_LIMIT=${MEASURE_LIMIT:-265} bash scripts/gpu/cifar10.sh >runs/parts/cifar-2.log 2>&1

@@ -273,7 +273,7 @@ def test_presets_read_and_follow_the_recipe(path):
     loss, training = found.build_loss(), found.training
     assert type(loss).__name__.lower() == "sim"
     assert (found.generator.init_sigma, training.sigma_data) == (2.5, 0.5)
-    if path.stem != "default":
+    if path.stem not in ("default", "cifar10_small"):  # minutes of training, whose laws reach further up
         assert training.generator_noise == {"name": "karras", "u_min": 0.0, "u_max": 0.8}
         assert training.online_noise == {"name": "log_normal", "mean": -1.2, "std": 1.2}
         assert (training.dropout, training.fresh_samples, training.ema_rampup) == ("trained", True, 0.05)
