@@ -1,7 +1,9 @@
 """Timing of an iteration against the bare passes that its loss needs, each timed by itself at its own cost."""
 
 import statistics
+import tempfile
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,30 +14,33 @@ from scorefield.cost.estimate import book_state
 from scorefield.cost.ledger import ACTIVATIONS, Ledger
 from scorefield.cost.passes import bare_passes, needed_flops
 from scorefield.cost.speed import device_name, flop_peak, timed
-from scorefield.runfolder import peak_memory
+from scorefield.runfolder import RunFolder, peak_memory
 from scorefield.task import Players
+from scorefield.teachers.reduced import reduce_teacher
 from scorefield.training.host_average import HostAverage
 from scorefield.training.trainer import Trainer
 
 WARM_UP = 2
 
 
-def bench(task_class, config, device: str, rounds: int) -> dict[str, Any]:
+def rehearsed(task_class, config, device: str, reduced: bool = False) -> tuple[Trainer, Players]:
+    """The trainer of a configuration and its roles, with random weights, ``reduced`` in size or not."""
+    torch.manual_seed(config.training.seed)  # the same networks in every process
+    with tempfile.TemporaryDirectory() as scratch:
+        if reduced:
+            reduce_teacher(config, Path(scratch))
+        players = task_class(config, RunFolder(Path(scratch) / "run"), device).rehearse()
+    return Trainer(config.training, players.teacher, players.online, players.generator, config.build_loss()), players
+
+
+def bench(task_class, config, device: str, rounds: int, reduced: bool = False) -> dict[str, Any]:
     """Figures of one configuration; see the keys of the result.
 
     ``overhead_ratio`` is the median iteration over the sum of the median bare passes; iterations and passes alternate,
     so that a busy machine slows both; ``overhead_ratio_cpu_time`` is the same in processor time, which waiting for
     others does not change (CPU only).
     """
-    import tempfile
-    from pathlib import Path
-
-    from scorefield.runfolder import RunFolder
-
-    torch.manual_seed(config.training.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        players = task_class(config, RunFolder(Path(folder)), device).rehearse()
-    trainer = Trainer(config.training, players.teacher, players.online, players.generator, config.build_loss())
+    trainer, players = rehearsed(task_class, config, device, reduced)
     for k in range(WARM_UP):
         trainer.iteration(config.training.online_warmup + k)
     memory = memory_by_role(trainer, players)

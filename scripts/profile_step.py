@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import re
 import statistics
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -22,13 +21,13 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from scorefield.bench import rehearsed
 from scorefield.commands.common import build_config, resolve_device
 from scorefield.cost.speed import device_name, timed
 from scorefield.files import write_text
 from scorefield.plugins import load_task
 from scorefield.random import Draws
-from scorefield.runfolder import RunFolder
-from scorefield.teachers.reduced import SIZES, reduce_teacher
+from scorefield.teachers.reduced import SIZES
 from scorefield.training import optimizers
 from scorefield.training.trainer import Trainer
 
@@ -189,11 +188,7 @@ def main() -> int:
     small = [f"{key}={value}" for key, value in SIZES.items()] if arguments.reduced else []
     config = build_config(task_class, arguments.config, [*small, *arguments.overrides])
     device = resolve_device(config.training.device)
-    with tempfile.TemporaryDirectory() as scratch:
-        if arguments.reduced:
-            reduce_teacher(config, Path(scratch))
-        players = task_class(config, RunFolder(Path(scratch) / "run"), device).rehearse()
-    trainer = Trainer(config.training, players.teacher, players.online, players.generator, config.build_loss())
+    trainer, _ = rehearsed(task_class, config, device, arguments.reduced)
     first = config.training.online_warmup
     call: Callable[[int], None] = trainer.iteration
     for k in range(2):

@@ -11,20 +11,19 @@ takes this script as well. ``scorefield bench`` takes no other: a bare pass of a
 import argparse
 import gc
 import statistics
-import tempfile
 from functools import partial
 from pathlib import Path
 
 import torch
 
+from scorefield.bench import rehearsed
 from scorefield.commands.common import build_config, resolve_device
 from scorefield.cost.speed import timed
 from scorefield.files import write_json
 from scorefield.plugins import load_task
 from scorefield.processes import is_main, rank, world
-from scorefield.runfolder import RunFolder, peak_memory
-from scorefield.teachers.reduced import SIZES, reduce_teacher
-from scorefield.training.trainer import Trainer
+from scorefield.runfolder import peak_memory
+from scorefield.teachers.reduced import SIZES
 
 
 def run(arguments: argparse.Namespace, sharding: str) -> dict[str, object]:
@@ -33,12 +32,7 @@ def run(arguments: argparse.Namespace, sharding: str) -> dict[str, object]:
     small = [f"{key}={value}" for key, value in SIZES.items()] if arguments.reduced else []
     config = build_config(task_class, arguments.config, [*small, *arguments.overrides, f"training.sharding={sharding}"])
     device = resolve_device(config.training.device)
-    torch.manual_seed(config.training.seed)  # the same networks in every process
-    with tempfile.TemporaryDirectory() as scratch:
-        if arguments.reduced:
-            reduce_teacher(config, Path(scratch))
-        players = task_class(config, RunFolder(Path(scratch) / "run"), device).rehearse()
-    trainer = Trainer(config.training, players.teacher, players.online, players.generator, config.build_loss())
+    trainer, _ = rehearsed(task_class, config, device, arguments.reduced)
     first = config.training.online_warmup
     seconds = [timed(partial(trainer.iteration, first), device)[0]]
     start = trainer.figures(1)

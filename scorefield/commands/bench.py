@@ -6,7 +6,6 @@ import itertools
 import json
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +76,9 @@ def timed_row(task_class, config: Any, rounds: int, reduced: bool) -> dict[str, 
 
     from scorefield.bench import bench
     from scorefield.commands.common import resolve_device
-    from scorefield.teachers.reduced import reduce_teacher
 
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            if reduced:
-                reduce_teacher(config, Path(folder))
-            return bench(task_class, config, resolve_device(config.training.device), rounds)
+        return bench(task_class, config, resolve_device(config.training.device), rounds, reduced)
     finally:
         gc.collect()  # graphs hold each other
         if torch.cuda.is_available():

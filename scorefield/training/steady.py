@@ -45,5 +45,8 @@ class SteadyScore:
         return self.average.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        if self.average.live:
+        """Take back what ``state_dict`` gave; without that an average begins at the present weights."""
+        if self.average.live and state:
             self.average.load_state_dict(state)
+        elif self.average.live:
+            self.average.reset(zip(self.average.names, self.average.live, strict=True))

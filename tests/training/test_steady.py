@@ -83,6 +83,16 @@ def test_a_resumed_trainer_goes_on_bit_for_bit():
     assert torch.equal(whole.generator.scale, resumed.generator.scale)
 
 
+def test_a_run_that_had_no_average_starts_one_from_its_present_weights():
+    score = torch.nn.Linear(2, 2)
+    steady = SteadyScore(score, 64.0)
+    score.weight.data += 1
+    steady.load_state_dict({})
+    with steady.read():
+        present = score.weight.detach().clone()
+    assert torch.equal(present, score.weight)
+
+
 def test_shards_are_refused():
     with pytest.raises(UserError, match=r"online_half_life_images .*sharding=none"):
         TrainingConfig(online_half_life_images=10.0, sharding="fsdp2")
