@@ -6,8 +6,8 @@ leaves behind keeps the weights that it used. What is computed anew in the backw
 """
 
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,23 +64,30 @@ class AdapterView(Denoiser):
         return [getattr(module, name) for module, name in self.places]
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        self._switch(self.role)
-        try:
+        with self._on(x_t.device.type):
             return self.base(x_t, sigma, condition)
-        finally:
-            self._switch("")
 
     def encode(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        self._switch(self.role)
-        try:
+        with self._on(x_t.device.type):
             return self.base.encode(x_t, sigma, condition)
-        finally:
-            self._switch("")
 
     @property
     def base(self) -> Denoiser:
         """The shared network."""
         return self.__dict__["denoiser"]
+
+    @contextmanager
+    def _on(self, device: str) -> Iterator[None]:
+        """The adapter is on within; it stays cast as it was, since a recomputed block is not told."""
+        # peft casts what enters an adapter to float32, and autocast would cast the whole of it back at once
+        cast = not torch.is_autocast_enabled(device)
+        for layer in self.layers:
+            layer.cast_input_dtype_enabled = cast
+        self._switch(self.role)
+        try:
+            yield
+        finally:
+            self._switch("")
 
     def _switch(self, role: str) -> None:
         for layer in self.layers:

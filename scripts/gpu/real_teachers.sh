@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One GPU, seven minutes: what an iteration of PixArt-XL 512 and Stable Diffusion takes, random weights. PARTS=... chooses:
 #   table    SIM, SiD and DMD, full and LoRA on shared weights, 8 samples kept and 32 computed twice
+#   lora     of the second row of batches, those that 430 s leave no time for beside the rest: DMD and LoRA at 32
 #   compile  SIM with training.compile, full and LoRA, to be held against the table's rows of 8
 #   profile  where an iteration of SIM goes: kernels, what lies outside the networks, gaps, waits
 #   sd       Stable Diffusion 1.5 and SDXL (LoRA)
@@ -42,6 +43,10 @@ if wanted table; then
   # the plan's count of the same rows takes no GPU: it runs beside what comes next
   (OMP_NUM_THREADS=2 nice timeout 170 python3 scripts/bench_table.py --estimate $bench/table-*.json >$bench/table.md 2>$bench/table.err) &
   estimates=$!
+fi
+if wanted lora; then
+  rows dmd-$second 60 --rounds 2 --config pixart_512 loss.name=dmd training.batch=$second "$twice"
+  rows lora-$second 150 --rounds 2 --config pixart_512_lora $losses training.batch=$second "$twice"
 fi
 if wanted compile; then
   for roles in pixart_512 pixart_512_lora; do

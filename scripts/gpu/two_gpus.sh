@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Two GPUs, 75 seconds: the default run in one process, in two, and in shares, whose losses must agree; then iterations of
+# Two GPUs, two minutes: the default run in one process, in two, and in shares, whose losses must agree; then iterations of
 # PixArt-XL 512 with random weights, 8 samples a GPU, on one GPU and on two, whole and in shares.
 #   bash scripts/gpu/two_gpus.sh
 # SMALL=1 rehearses it on a CPU: SMALL=1 bash scripts/gpu/two_gpus.sh
 . scripts/gpu/common.sh
 export OMP_NUM_THREADS=4
-deadline=${deadline:-75} place="training.device=cuda" small="" most=${most:-45}
+deadline=${deadline:-150} place="training.device=cuda" small="" most=${most:-70}
 if [ -n "${SMALL:-}" ]; then
   export OMP_NUM_THREADS=1; place="training.device=cpu training.precision=fp32" small=--reduced deadline=${deadline_small:-400} most=180
 else

@@ -106,6 +106,7 @@ def test_projection_is_that_of_gsplat():
 
 @pytest.mark.gpu
 def test_the_kernels_of_gsplat_draw_the_same_picture():
+    pytest.importorskip("gsplat")
     gaussians, views = some(200, seed=3), cameras(side=64)
     moved = Gaussians(*(getattr(gaussians, field.name).cuda() for field in dataclasses.fields(Gaussians)))
     background = torch.rand(3, 3)

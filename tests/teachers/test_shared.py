@@ -108,6 +108,35 @@ def test_under_autocast_a_pass_without_a_graph_takes_nothing_from_a_later_one(te
         assert after.abs().sum() > 0
 
 
+def test_under_autocast_what_enters_an_adapter_is_not_cast_to_float32_first(teacher_of):
+    """The products are of bf16 either way; without autocast a float32 adapter on bf16 weights needs the cast."""
+    ours = teacher_of("sd_eps")
+    given = inputs("sd_eps", ours)
+    _, views = share(ours.denoiser().bfloat16(), ROLES)
+    stirred(views)
+    view, seen = views["generator"], []
+    hooks = [
+        layer.lora_A["generator"].register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+        for layer in view.layers
+    ]
+    wide = tuple(x.bfloat16() if torch.is_tensor(x) and x.is_floating_point() else x for x in given)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        kept = view(*given)
+        under, seen[:] = set(seen), []
+        for layer in view.layers:
+            layer._cast_input_dtype = lambda x, dtype: x.to(dtype)  # as peft does it by itself
+        cast = view(*given)
+        assert set(seen) == {torch.float32}
+    for layer in view.layers:
+        del layer._cast_input_dtype
+    assert torch.bfloat16 in under
+    assert torch.equal(kept, cast)
+    with torch.no_grad():
+        assert torch.isfinite(view(*wide)).all()
+    for hook in hooks:
+        hook.remove()
+
+
 def test_adapters_are_float32_on_bf16_weights_and_the_base_stays(teacher_of):
     ours = teacher_of("sd3")
     given = inputs("sd3", ours)
