@@ -64,11 +64,11 @@ class AdapterView(Denoiser):
         return [getattr(module, name) for module, name in self.places]
 
     def forward(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        with self._on(x_t.device.type):
+        with self._on(x_t.device):
             return self.base(x_t, sigma, condition)
 
     def encode(self, x_t: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-        with self._on(x_t.device.type):
+        with self._on(x_t.device):
             return self.base.encode(x_t, sigma, condition)
 
     @property
@@ -77,10 +77,10 @@ class AdapterView(Denoiser):
         return self.__dict__["denoiser"]
 
     @contextmanager
-    def _on(self, device: str) -> Iterator[None]:
+    def _on(self, device: torch.device) -> Iterator[None]:
         """The adapter is on within; it stays cast as it was, since a recomputed block is not told."""
         # peft casts what enters an adapter to float32, and autocast would cast the whole of it back at once
-        cast = not torch.is_autocast_enabled(device)
+        cast = not autocasts(device)
         for layer in self.layers:
             layer.cast_input_dtype_enabled = cast
         self._switch(self.role)
@@ -96,6 +96,14 @@ class AdapterView(Denoiser):
 
     def null_condition(self, like: Condition) -> Condition:
         return self.base.null_condition(like)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether products there are being lowered now, by autocast or by what stands in for it on the meta device."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.is_autocast_enabled(device.type)
+    probe = torch.empty(1, 1, device=device)
+    return torch.nn.functional.linear(probe, probe).dtype != probe.dtype
 
 
 def holder(denoiser: Denoiser) -> Denoiser:
