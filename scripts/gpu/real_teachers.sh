@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One GPU, nine minutes at most a call (parts that find no time say so; compiling and SDXL's random weights take a minute and more): what an iteration of PixArt-XL 512 and Stable Diffusion takes, random weights. PARTS=... chooses:
 #   table    SIM, SiD and DMD, full and LoRA on shared weights, 8 samples kept and 32 computed twice
-#   lora     of the second row of batches, those that 430 s leave no time for beside the rest: DMD and LoRA at 32
+#   lora     of the second row of batches, those that one call leaves no time for: DMD and LoRA at 32
 #   compile  SIM with training.compile, full and LoRA, to be held against the table's rows of 8
 #   profile  where an iteration of SIM goes: kernels, what lies outside the networks, gaps, waits
 #   sd       Stable Diffusion 1.5 and SDXL (LoRA)
