@@ -1,11 +1,16 @@
-"""What a refinement of the embedded GAN could gain, and what gets in its way: two tables of docs/results/gan.md.
+"""What a refinement of the embedded GAN could gain, and what gets in its way: tables of docs/results/gan.md.
 
     python scripts/gan_room.py redraw    # the GAN's pictures, noised and drawn anew by the teacher from that level on
     python scripts/gan_room.py drift     # how far a fine-tuned score moves from the teacher: a common part and noise
+    python scripts/gan_room.py follow    # the GAN's pictures moved by teacher minus score, without a generator
+    python scripts/gan_room.py exact     # teacher and online score against the exact denoisers of many pictures
 
 "drift" fine-tunes two copies of the teacher on the GAN's pictures, and two on real ones, with other seeds. What both
 copies of a pair learnt alike is their common part, half the power of what they differ by their noise. On real pictures
-the common part should be nothing: the teacher knows them. --teacher names another than the embedded one.
+the common part should be nothing: the teacher knows them. "follow" takes a score fine-tuned on the GAN's pictures, and
+tells the mean over each class of the step from the rest. The exact denoiser of a set of pictures is their mean,
+weighted by how likely each is under the noise (Karras et al. 2022, appendix B.3). --teacher and --gan name others than
+the embedded ones.
 """
 
 import argparse
@@ -36,7 +41,7 @@ def redraw(arguments: argparse.Namespace) -> None:
     settings = MeasureConfig(samples=arguments.samples, data="toybox", judge="toybox32", real=5000)
     meter = Meter(settings, 32, "cpu", 0)
     network = open_located(arguments.teacher)
-    pictures, labels = of_gan()(arguments.samples, 3)
+    pictures, labels = of_gan(arguments.gan)(arguments.samples, 3)
     print("| sigma | Fréchet | KID | precision | recall |\n|---:|---:|---:|---:|---:|")
     for level, steps in ((0, 0), (0.2, 3), (0.4, 4), (0.8, 5), (1.5, 6), (3, 7), (6, 8)):
         shown = pictures
@@ -49,9 +54,9 @@ def redraw(arguments: argparse.Namespace) -> None:
         print(f"| {level} | {figures} |", flush=True)
 
 
-def of_gan() -> Drawn:
-    """Pictures of the embedded GAN."""
-    sample = gan.sampler(open_located("toybox32/gan").eval(), "cpu", 256)
+def of_gan(place: str) -> Drawn:
+    """Pictures of a GAN."""
+    sample = gan.sampler(open_located(place).eval(), "cpu", 256)
 
     def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
         labels = torch.randint(CLASSES, (count,), generator=torch.Generator().manual_seed(seed))
@@ -105,7 +110,7 @@ def drift(arguments: argparse.Namespace) -> None:
     teacher = EDMDenoiser(open_located(arguments.teacher)).eval().requires_grad_(False)
     print("| sigma | GAN: common | noise | real: common | noise |\n|---:|---:|---:|---:|---:|")
     pairs = {}
-    for name, draw in (("GAN", of_gan()), ("real", of_toybox())):
+    for name, draw in (("GAN", of_gan(arguments.gan)), ("real", of_toybox())):
         pairs[name] = [fine_tuned(teacher, draw, seed, arguments) for seed in (1, 2)], draw(256, 7)
     for level in (0.1, 0.3, 0.6, 1.0, 2.0, 4.0, 8.0):
         cells = []
@@ -116,17 +121,84 @@ def drift(arguments: argparse.Namespace) -> None:
         print(f"| {level} | " + " | ".join(cells) + " |", flush=True)
 
 
+@torch.no_grad()
+def follow(arguments: argparse.Namespace) -> None:
+    """Figures of pictures moved by a multiple of teacher minus score, of its mean by class, and of the rest."""
+    settings = MeasureConfig(samples=arguments.samples, data="toybox", judge="toybox32", real=5000)
+    meter, draw = Meter(settings, 32, "cpu", 0), of_gan(arguments.gan)
+    teacher = EDMDenoiser(open_located(arguments.teacher)).eval().requires_grad_(False)
+    with torch.enable_grad():
+        score = fine_tuned(teacher, draw, 1, arguments)
+    pictures, labels = draw(arguments.samples, 3)
+
+    def row(name: str, shown: Tensor) -> None:
+        found = meter.figures(meter.of_pictures(to_uint8(shown)))
+        figures = " | ".join(f"{found[key]:.3f}" for key in ("frechet", "kid", "precision", "recall"))
+        print(f"| {name} | {figures} |", flush=True)
+
+    print("| moved by | Fréchet | KID | precision | recall |\n|---|---:|---:|---:|---:|")
+    row("nothing", pictures)
+    for level in (1.0, 2.0, 4.0):
+        parts = zip(pictures.split(250), labels.split(250), strict=True)
+        step = -torch.cat([moved(score, teacher, some, told, level) for some, told in parts])
+        shared = class_means(step, labels)[labels]
+        size = " and ".join(f"{part.square().mean().sqrt():.3f}" for part in (shared, step - shared))
+        for name, part in (("all", step), ("class means", shared), ("the rest", step - shared)):
+            for times in (1, 3):
+                row(f"sigma {level}, {size}: {name} x {times}", pictures + times * part)
+
+
+@torch.no_grad()
+def exact(arguments: argparse.Namespace) -> None:
+    """Root mean squares between the networks and the exact denoisers, on noised pictures of the GAN."""
+    teacher, draw = EDMDenoiser(open_located(arguments.teacher)).eval().requires_grad_(False), of_gan(arguments.gan)
+    with torch.enable_grad():
+        score = fine_tuned(teacher, draw, 1, arguments)
+    known = {"GAN": draw(16_000, 11), "real": of_toybox(16_000)(16_000, 11)}
+    pictures, labels = draw(700, 7)
+    print("| sigma | real - GAN | teacher - real | score - GAN | teacher - score, cosine |\n" + "|---:" * 5 + "|")
+    for level in (4.0, 8.0, 16.0, 32.0, 64.0):
+        x_t = pictures + level * torch.randn(pictures.shape, generator=torch.Generator().manual_seed(5))
+        sigma = torch.full((len(x_t),), level)
+        ideal = {name: ideal_denoised(x_t, labels, level, *held) for name, held in known.items()}
+        taught, scored = (network(x_t, sigma, {"label": labels}) for network in (teacher, score))
+        wanted = ideal["real"] - ideal["GAN"]
+        pairs = (wanted, taught - ideal["real"], scored - ideal["GAN"])
+        cells = [f"{difference.square().mean().sqrt():.3f}" for difference in pairs]
+        cosine = torch.cosine_similarity((taught - scored).flatten(), wanted.flatten(), dim=0)
+        print(f"| {level:g} | " + " | ".join(cells) + f" | {cosine:.2f} |", flush=True)
+
+
+def class_means(values: Tensor, labels: Tensor) -> Tensor:
+    """[CLASSES, …]"""
+    return torch.stack([values[labels == label].mean(0) for label in range(CLASSES)])
+
+
+def ideal_denoised(x_t: Tensor, labels: Tensor, sigma: float, held: Tensor, held_labels: Tensor) -> Tensor:
+    """E[x0 | x_t] if x0 were one of the pictures held of its class, each as likely."""
+    denoised = torch.empty_like(x_t)
+    for label in labels.unique():
+        mine, kept = labels == label, held[held_labels == label].flatten(1)
+        weights = (-torch.cdist(x_t[mine].flatten(1), kept).square() / (2 * sigma**2)).softmax(1)
+        denoised[mine] = (weights @ kept).view_as(x_t[mine])
+    return denoised
+
+
+MODES = {"redraw": redraw, "drift": drift, "follow": follow, "exact": exact}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("redraw", "drift"))
+    parser.add_argument("what", choices=tuple(MODES))
     parser.add_argument("--teacher", default="toybox32/teacher", help="asset or path")
-    parser.add_argument("--samples", type=int, default=2000, help="of redraw")
-    parser.add_argument("--steps", type=int, default=150, help="of drift's training")
-    parser.add_argument("--batch", type=int, default=32, help="of drift's training")
-    parser.add_argument("--rate", type=float, default=5e-4, help="of drift's training")
+    parser.add_argument("--gan", default="toybox32/gan", help="asset or path")
+    parser.add_argument("--samples", type=int, default=2000, help="of redraw and follow")
+    parser.add_argument("--steps", type=int, default=150, help="of a score's training")
+    parser.add_argument("--batch", type=int, default=32, help="of a score's training")
+    parser.add_argument("--rate", type=float, default=5e-4, help="of a score's training")
     parser.add_argument("--newest", action="store_true", help="the newest weights in place of their average")
     arguments = parser.parse_args()
-    {"redraw": redraw, "drift": drift}[arguments.what](arguments)
+    MODES[arguments.what](arguments)
 
 
 if __name__ == "__main__":
