@@ -78,7 +78,7 @@ class AdapterView(Denoiser):
 
     @contextmanager
     def _on(self, device: torch.device) -> Iterator[None]:
-        """The adapter is on within; it stays cast as it was, since a recomputed block is not told."""
+        """The adapter is on within; whether its inputs are cast stays set, as a recomputed block is not told."""
         # peft casts what enters an adapter to float32, and autocast would cast the whole of it back at once
         cast = not autocasts(device)
         for layer in self.layers:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# One GPU, nine minutes at most a call (parts that find no time say so; compiling and SDXL's random weights take a minute and more): what an iteration of PixArt-XL 512 and Stable Diffusion takes, random weights. PARTS=... chooses:
+# One GPU, nine minutes a call at most: what an iteration of PixArt-XL 512 and Stable Diffusion takes, random weights. Compiling
+# and SDXL's weights take a minute and more; what finds no time says so. PARTS=... chooses:
 #   table    SIM, SiD and DMD, full and LoRA on shared weights, 8 samples kept and 32 computed twice
-#   lora     of the second row of batches, those that one call leaves no time for: DMD and LoRA at 32
+#   lora     rows of the table again, for a call of their own: LoRA at 8, DMD and LoRA at 32
 #   compile  SIM with training.compile, full and LoRA, to be held against the table's rows of 8
 #   profile  where an iteration of SIM goes: kernels, what lies outside the networks, gaps, waits
 #   sd       Stable Diffusion 1.5 and SDXL (LoRA)
@@ -45,6 +46,7 @@ if wanted table; then
   estimates=$!
 fi
 if wanted lora; then
+  rows lora-$first 75 --rounds $rounds --config pixart_512_lora $losses training.batch=$first
   rows dmd-$second 60 --rounds 2 --config pixart_512 loss.name=dmd training.batch=$second "$twice"
   rows lora-$second 150 --rounds 2 --config pixart_512_lora $losses training.batch=$second "$twice"
 fi
