@@ -3,7 +3,7 @@
 # configs/compare/gan_descent.yaml on the embedded GAN (GPU 1).
 . scripts/gpu/common.sh
 start_mps
-CUDA_VISIBLE_DEVICES=1 scorefield compare ${COMPARISON:-gan_descent} --jobs ${JOBS:-17} --out runs/search training.device=cuda $SEARCH >runs/search.log 2>&1 &
+CUDA_VISIBLE_DEVICES=1 scorefield compare ${COMPARISON:-gan_descent} --jobs ${JOBS:-17} --out runs/search training.device=cuda ${SEARCH:-} >runs/search.log 2>&1 &
 gan() { # name overrides…: train, then refine with four settings
   local name=$1; shift
   export CUDA_VISIBLE_DEVICES=0
@@ -13,7 +13,7 @@ gan() { # name overrides…: train, then refine with four settings
     set -- $setting
     scorefield run gan_refine --out runs/refine-$name-$1 generator.path=$PWD/runs/gan-$name/gan/G_ema --config default training.device=cuda training.iterations=600 \
       training.batch=64 training.online_warmup=150 training.ema_half_life_images=4000 checkpoints.every=300 evaluation.samples=5000 evaluation.running=0 \
-      training.generator.learning_rate=$2 training.generator.eps=$3 $REFINE >runs/refine-$name-$1.log 2>&1 &
+      training.generator.learning_rate=$2 training.generator.eps=$3 ${REFINE:-} >runs/refine-$name-$1.log 2>&1 &
   done
   wait
 }
@@ -36,5 +36,5 @@ P
 done
 tail -qn 1 runs/*.log | cut -c1-200
 collect widths runs
-tar -czf - runs/gan-*/gan/*.safetensors runs/gan-*/gan/*.json | split -b 15000000 - "$OUT/gans.tgz."
+tar -czf - runs/gan-*/gan/G_ema.* runs/gan-*/gan/D.* | split -b 15000000 - "$OUT/gans.tgz."
 ls -la "$OUT"
