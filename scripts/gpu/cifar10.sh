@@ -97,6 +97,7 @@ if wanted gan; then
   wanted_gan() { case " $gans " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
   wanted_gan plain && gan plain
   wanted_gan augment && gan augment training.augment=diffaugment training.r1_gamma=0.01
+  wanted_gan compiled && gan compiled training.compile=true
   wanted_gan wide && gan wide network.channel_base=4096 network.discriminator_base=4096 network.channel_max=512 network.discriminator_max=512
 fi
 if wanted gan; then # the GANs are measured while the teacher goes on
@@ -157,7 +158,7 @@ if wanted refine; then
     say "refining gan-$best_gan"
     refine diff-instruct 1
     refine sim 1 "loss={name: sim, distance: pseudo_huber, weighting: sid}"
-    refine diff-instruct-slow 0 training.generator.learning_rate=1.5e-4
+    [ -n "${SLOW:-}" ] && refine diff-instruct-slow 0 training.generator.learning_rate=1.5e-4
   else
     say "FAILED refine: there is no GAN in runs/cifar-gan-*: PARTS=gan comes first"
   fi
