@@ -4,6 +4,7 @@
     python scripts/gan_room.py drift     # how far a fine-tuned score moves from the teacher: a common part and noise
     python scripts/gan_room.py follow    # the GAN's pictures moved by teacher minus score, without a generator
     python scripts/gan_room.py exact     # teacher and online score against the exact denoisers of many pictures
+    python scripts/gan_room.py balance   # the GAN's pictures, with views or colours as frequent as in real ones
 
 "drift" fine-tunes two copies of the teacher on the GAN's pictures, and two on real ones, with other seeds. What both
 copies of a pair learnt alike is their common part, half the power of what they differ by their noise. On real pictures
@@ -21,6 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.data import toybox
+from scorefield.evaluation.features import judge_folder
+from scorefield.evaluation.judge import Judge
 from scorefield.evaluation.measure import MeasureConfig, Meter
 from scorefield.images import to_float, to_uint8
 from scorefield.importer.rehearsal import open_located
@@ -169,6 +172,44 @@ def exact(arguments: argparse.Namespace) -> None:
         print(f"| {level:g} | " + " | ".join(cells) + f" | {cosine:.2f} |", flush=True)
 
 
+@torch.no_grad()
+def balance(arguments: argparse.Namespace) -> None:
+    """Figures of the GAN's pictures, taken so that each class has views or colours as frequent as in real pictures."""
+    meter = Meter(MeasureConfig(samples=5000, data="toybox", judge="toybox32", real=5000), 32, "cpu", 0)
+    judge = Judge.load(judge_folder("toybox32"))
+    (drawn, labels), (real, real_labels) = of_gan(arguments.gan)(14_000, 11), of_toybox(16_000)(14_000, 11)
+    found, wanted = read(judge, drawn), read(judge, real)
+    views = {"GAN": found["view"], "real": wanted["view"]}
+    shares = {
+        who: torch.stack([torch.bincount(view[of == label], minlength=3) for label in range(CLASSES)]).float()
+        for (who, view), of in zip(views.items(), (labels, real_labels), strict=True)
+    }
+    print("| class | real views, % | the GAN's |\n|---|---|---|")
+    for label, name in enumerate(judge.names["object"]):
+        cells = (
+            " ".join(f"{100 * n:.0f}" for n in part[label] / part[label].sum()) for part in reversed(shares.values())
+        )
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+    print("\n| as frequent as in real pictures | Fréchet | KID | precision | recall |\n|---|---:|---:|---:|---:|")
+    for heads in ((), ("color",), ("view",), ("color", "view")):
+        kinds, real_kinds = labels.clone(), real_labels.clone()
+        for head in heads:
+            kinds = kinds * len(judge.names[head]) + found[head]
+            real_kinds = real_kinds * len(judge.names[head]) + wanted[head]
+        count = int(max(kinds.max(), real_kinds.max())) + 1
+        ratio = torch.bincount(real_kinds, minlength=count) / torch.bincount(kinds, minlength=count).clamp(min=1)
+        rows = torch.multinomial(ratio[kinds], 5000, generator=torch.Generator().manual_seed(0))
+        figures = meter.figures(meter.of_pictures(to_uint8(drawn[rows])))
+        cells = (f"{figures[key]:.3f}" for key in ("frechet", "kid", "precision", "recall"))
+        print(f"| {' and '.join(heads) or 'class'} | " + " | ".join(cells) + " |", flush=True)
+
+
+def read(judge: Judge, pictures: Tensor) -> dict[str, Tensor]:
+    """What the judge reads off pictures, by head."""
+    parts = [judge.read(to_float(to_uint8(part))).labels for part in pictures.split(500)]
+    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
+
+
 def class_means(values: Tensor, labels: Tensor) -> Tensor:
     """[CLASSES, …]"""
     return torch.stack([values[labels == label].mean(0) for label in range(CLASSES)])
@@ -184,7 +225,7 @@ def ideal_denoised(x_t: Tensor, labels: Tensor, sigma: float, held: Tensor, held
     return denoised
 
 
-MODES = {"redraw": redraw, "drift": drift, "follow": follow, "exact": exact}
+MODES = {"redraw": redraw, "drift": drift, "follow": follow, "exact": exact, "balance": balance}
 
 
 def main() -> None:

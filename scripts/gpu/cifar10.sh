@@ -10,7 +10,8 @@ LENT=${LENT:-lent} DATA=${DATA:-runs/data} SAMPLES=${SAMPLES:-10000} REAL=${REAL
 # seconds from the start of the call: teacher and GANs done, first call over; students done, second call over
 TEACHER_END=${TEACHER_END:-525} GAN_END=${GAN_END:-455} TRAIN_LIMIT=${TRAIN_LIMIT:-560}
 ONE_END=${ONE_END:-310} MEASURE_LIMIT=${MEASURE_LIMIT:-408}
-EVERY=${EVERY:-200} RUNNING=${RUNNING:-10000} STEPS=${STEPS:-18} COMPILE=${COMPILE:-true}
+EVERY=${EVERY:-200} RUNNING=${RUNNING:-10000} STEPS=${STEPS:-18}
+COMPILE=${COMPILE:-$([ "$TEACHER_END" -ge 300 ] && echo true || echo false)} # compiling took 110 s beside a judge's training
 TEACHER=${TEACHER:-} GAN=${GAN:-} ONE=${ONE:-} REFINE=${REFINE:-} JUDGE=${JUDGE:-} # the judge's: steps and the like
 DEVICE=${DEVICE:-$(python3 -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 STARTING=${STARTING:-30} # seconds that a training takes to import and read before its clock starts
