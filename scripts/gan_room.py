@@ -53,8 +53,12 @@ def redraw(arguments: argparse.Namespace) -> None:
             denoiser = EDMDenoiser(network, sigma_max=level)
             shown = heun(denoiser, {"label": labels}, pictures / level + eps, steps=steps, batch=250)
         found = meter.figures(meter.of_pictures(to_uint8(shown)))
-        figures = " | ".join(f"{found[name]:.3f}" for name in ("frechet", "kid", "precision", "recall"))
-        print(f"| {level} | {figures} |", flush=True)
+        print(f"| {level} | {cells_of(found)} |", flush=True)
+
+
+def cells_of(figures: dict[str, float]) -> str:
+    """The columns that tables of pictures have in common."""
+    return " | ".join(f"{figures[key]:.3f}" for key in ("frechet", "kid", "precision", "recall"))
 
 
 def of_gan(place: str) -> Drawn:
@@ -136,8 +140,7 @@ def follow(arguments: argparse.Namespace) -> None:
 
     def row(name: str, shown: Tensor) -> None:
         found = meter.figures(meter.of_pictures(to_uint8(shown)))
-        figures = " | ".join(f"{found[key]:.3f}" for key in ("frechet", "kid", "precision", "recall"))
-        print(f"| {name} | {figures} |", flush=True)
+        print(f"| {name} | {cells_of(found)} |", flush=True)
 
     print("| moved by | Fréchet | KID | precision | recall |\n|---|---:|---:|---:|---:|")
     row("nothing", pictures)
@@ -179,16 +182,10 @@ def balance(arguments: argparse.Namespace) -> None:
     judge = Judge.load(judge_folder("toybox32"))
     (drawn, labels), (real, real_labels) = of_gan(arguments.gan)(14_000, 11), of_toybox(16_000)(14_000, 11)
     found, wanted = read(judge, drawn), read(judge, real)
-    views = {"GAN": found["view"], "real": wanted["view"]}
-    shares = {
-        who: torch.stack([torch.bincount(view[of == label], minlength=3) for label in range(CLASSES)]).float()
-        for (who, view), of in zip(views.items(), (labels, real_labels), strict=True)
-    }
     print("| class | real views, % | the GAN's |\n|---|---|---|")
     for label, name in enumerate(judge.names["object"]):
-        cells = (
-            " ".join(f"{100 * n:.0f}" for n in part[label] / part[label].sum()) for part in reversed(shares.values())
-        )
+        shown = (wanted["view"][real_labels == label], found["view"][labels == label])
+        cells = (" ".join(f"{100 * n:.0f}" for n in torch.bincount(view, minlength=3) / len(view)) for view in shown)
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     print("\n| as frequent as in real pictures | Fréchet | KID | precision | recall |\n|---|---:|---:|---:|---:|")
     for heads in ((), ("color",), ("view",), ("color", "view")):
@@ -200,8 +197,7 @@ def balance(arguments: argparse.Namespace) -> None:
         ratio = torch.bincount(real_kinds, minlength=count) / torch.bincount(kinds, minlength=count).clamp(min=1)
         rows = torch.multinomial(ratio[kinds], 5000, generator=torch.Generator().manual_seed(0))
         figures = meter.figures(meter.of_pictures(to_uint8(drawn[rows])))
-        cells = (f"{figures[key]:.3f}" for key in ("frechet", "kid", "precision", "recall"))
-        print(f"| {' and '.join(heads) or 'class'} | " + " | ".join(cells) + " |", flush=True)
+        print(f"| {' and '.join(heads) or 'class'} | {cells_of(figures)} |", flush=True)
 
 
 def read(judge: Judge, pictures: Tensor) -> dict[str, Tensor]:

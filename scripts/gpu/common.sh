@@ -34,6 +34,16 @@ wait_until() {
   local late; late=$(tree $(jobs -rp))
   say "deadline: stopping $(jobs -rp | wc -l) jobs"; kill $late 2>/dev/null; sleep 4; kill -9 $late 2>/dev/null
 }
+# summaries FILE…: seconds and figures before and after, of the summary.json that exist
+summaries() {
+  python3 - "$@" <<'P'
+import json, os, sys
+for path in filter(os.path.exists, sys.argv[1:]):
+    s = json.load(open(path))
+    told = ("frechet", "kid", "precision", "recall")
+    print(path, s.get("wall_seconds"), *(f"{k}: " + " ".join(f"{m}={s[k][m]:.3f}" for m in told if s[k].get(m) is not None) for k in ("before", "after") if k in s))
+P
+}
 # collect NAME FOLDER…: figures, settings, last pictures and logs of runs, without weights, as parts of at most 15 MB
 collect() {
   local name=$1; shift

@@ -4,7 +4,7 @@
 . scripts/gpu/common.sh
 start_mps
 CUDA_VISIBLE_DEVICES=1 scorefield compare ${COMPARISON:-gan_descent} --jobs ${JOBS:-17} --out runs/search training.device=cuda ${SEARCH:-} >runs/search.log 2>&1 &
-gan() { # name overrides…: train, then refine with four settings
+gan() { # name overrides…: train, then refine with three settings
   local name=$1; shift
   export CUDA_VISIBLE_DEVICES=0
   scorefield train-gan --config configs/gan/toybox32.yaml --out runs/gan-$name training.steps=1000000 training.minutes=${MINUTES:-5} images=${IMAGES:-40000} "$@" \
@@ -27,13 +27,8 @@ gan wide-64 $wide training.batch=64 &
 gan flat-64 $wide network.channel_max=128 network.discriminator_max=128 training.batch=64 &
 wait_until ${DEADLINE:-560}
 say "collecting"
-for f in runs/gan-*/gan-figures.json; do python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(sys.argv[1], d["images"], d["seconds"], d["figures"]["gan"])' "$f"; done
-for f in runs/refine-*/summary.json runs/search/*/summary.json runs/search/*/*/summary.json; do [ -f "$f" ] && python3 - "$f" <<'P'
-import json, sys
-s = json.load(open(sys.argv[1]))
-print(sys.argv[1], s.get("wall_seconds"), *(f"{k}: " + " ".join(f"{m}={s[k][m]:.3f}" for m in ("frechet", "kid", "precision", "recall") if s[k].get(m) is not None) for k in ("before", "after") if k in s))
-P
-done
+for f in runs/gan-*/gan-figures.json; do python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); print(sys.argv[1], d["kimg"], d["seconds"], d["figures"]["gan"])' "$f"; done
+summaries runs/refine-*/summary.json runs/search/*/summary.json
 tail -qn 1 runs/*.log | cut -c1-200
 collect widths runs
 tar -czf - runs/gan-*/gan/G_ema.* runs/gan-*/gan/D.* | split -b 15000000 - "$OUT/gans.tgz."
