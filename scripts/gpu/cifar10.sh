@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# CIFAR-10 on one or two GPUs, in two calls of less than ten minutes each; the second goes on in the first one's folder.
+# CIFAR-10 on one or two GPUs, in calls of less than ten minutes each that go on in the first one's folder.
 #   PARTS="teacher gan" bash scripts/gpu/cifar10.sh               # 9.5 minutes: both trainings at once, a GPU each
 #   PARTS="distil refine measure" bash scripts/gpu/cifar10.sh     # 7 minutes: students by loss, refined GANs, all figures
+#   PARTS="measure polish" bash scripts/gpu/cifar10.sh            # 7 minutes: figures, then each loss from the best student at 1e-6
 # LENT (lent/) holds data/ and tools/ as scripts/cifar10.py takes them. All else that is read from the environment stands
-# below; TEACHER, GAN, ONE and REFINE are overrides for each training of the kind, JUDGE for the judge's.
+# below; TEACHER, GAN, ONE, POLISH and REFINE are overrides for each training of the kind, JUDGE for the judge's.
 . scripts/gpu/common.sh
 parts=${PARTS:-teacher gan distil refine measure}
 LENT=${LENT:-lent} DATA=${DATA:-runs/data} SAMPLES=${SAMPLES:-10000} REAL=${REAL:-50000} NEIGHBOURS=${NEIGHBOURS:-5000}
 # seconds from the start of the call: teacher and GANs done, first call over; students done, second call over
 TEACHER_END=${TEACHER_END:-525} GAN_END=${GAN_END:-455} TRAIN_LIMIT=${TRAIN_LIMIT:-560}
-ONE_END=${ONE_END:-310} MEASURE_LIMIT=${MEASURE_LIMIT:-408}
+ONE_END=${ONE_END:-310} POLISH_END=${POLISH_END:-300} MEASURE_LIMIT=${MEASURE_LIMIT:-408}
 EVERY=${EVERY:-200} RUNNING=${RUNNING:-10000} STEPS=${STEPS:-18}
 COMPILE=${COMPILE:-$([ "$TEACHER_END" -ge 300 ] && echo true || echo false)} # compiling took 110 s beside a judge's training
-TEACHER=${TEACHER:-} GAN=${GAN:-} ONE=${ONE:-} REFINE=${REFINE:-} JUDGE=${JUDGE:-} # the judge's: steps and the like
+TEACHER=${TEACHER:-} GAN=${GAN:-} ONE=${ONE:-} POLISH=${POLISH:-} REFINE=${REFINE:-} JUDGE=${JUDGE:-} # the judge's: steps and the like
 DEVICE=${DEVICE:-$(python3 -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 STARTING=${STARTING:-30} # seconds that a training takes to import and read before its clock starts
 base=0 scorefield=${SCOREFIELD:-python3 -m scorefield}
@@ -136,10 +137,18 @@ if [ -e "$mobilenet" ] && [ -e runs/references/1.npz ]; then
 else
   over_time="evaluation.data=$DATA/cifar10-test.npz"; [ -e $judge/judge.json ] || over_time="evaluation.data=none evaluation.judge=none"
 fi
-one() { # name gpu overrides…: a student of the teacher
-  local name=$1 gpu=$2; shift 2
-  job one-$name $gpu $ONE_END $scorefield run class_to_image --config cifar10_small --resume --out runs/one-$name training.iterations=100000 \
-    training.device=$DEVICE checkpoints.every=$EVERY checkpoints.asynchronous=true evaluation.running=$RUNNING $over_time "$@" $ONE
+student() { # folder gpu end overrides…: of the teacher
+  local name=$1 gpu=$2 end=$3; shift 3
+  job $name $gpu $end $scorefield run class_to_image --config cifar10_small --resume --out runs/$name training.iterations=100000 \
+    training.device=$DEVICE checkpoints.every=$EVERY checkpoints.asynchronous=true evaluation.running=$RUNNING $over_time "$@"
+}
+students() { # prefix end overrides…: one for each loss. A GPU's share: three of the ten passes that a loss with gradients through both scores costs
+  local prefix=$1 end=$2; shift 2
+  student $prefix-sim 0 $end "$@"
+  student $prefix-sim-squared 0 $end loss.distance=squared_l2 "$@"
+  student $prefix-dmd 0 $end "loss={name: dmd}" "$@"
+  student $prefix-sid 1 $end "loss={name: sid, alpha: 1.2, weighting: sid}" "$@"
+  student $prefix-diff-instruct 1 $end "loss={name: diff_instruct}" "$@"
 }
 refine() { # name gpu overrides…: the best GAN
   local name=$1 gpu=$2; shift 2
@@ -147,13 +156,7 @@ refine() { # name gpu overrides…: the best GAN
     generator.path=runs/cifar-gan-$best_gan/gan/G_ema training.device=$DEVICE checkpoints.every=$EVERY checkpoints.asynchronous=true \
     $over_time "$@" $REFINE
 }
-if wanted distil; then # a GPU's share: three of the ten passes that a loss with gradients through both scores costs
-  one sim 0
-  one sim-squared 0 loss.distance=squared_l2
-  one dmd 0 "loss={name: dmd}"
-  one sid 1 "loss={name: sid, alpha: 1.2, weighting: sid}"
-  one diff-instruct 1 "loss={name: diff_instruct}"
-fi
+wanted distil && students one $ONE_END $ONE
 if wanted refine; then
   if [ -n "$best_gan" ]; then
     say "refining gan-$best_gan"
@@ -166,35 +169,50 @@ if wanted refine; then
 fi
 if wanted distil || wanted refine; then
   wait_until $((ONE_END + 25 + base))
-  for log in runs/logs/one-*.log runs/logs/refine-*.log; do [ -e "$log" ] && say "$(basename "$log"): $(grep -v '^ *$' "$log" | grep -h ' img/s' | tail -n 1 | cut -c1-170)"; done
+  for log in runs/logs/one-*.log runs/logs/polish-*.log runs/logs/refine-*.log; do [ -e "$log" ] && say "$(basename "$log"): $(grep -v '^ *$' "$log" | grep -h ' img/s' | tail -n 1 | cut -c1-170)"; done
 fi
 
-# ---------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------- figures, and a start that is near its end
+own() { for run in runs/$1-*; do [ -d "$run/checkpoints" ] && echo "$(basename "$run")=$run"; done; }
+alone() { # gpu table draws player…
+  local gpu=$1; shift
+  [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$((gpu % GPUS))
+  measured "$@" 2>"runs/logs/figures-$1.err" | tee "runs/logs/figures-$1.log"
+  [ "${PIPESTATUS[0]}" = 2 ] && say "FAILED $1: $(tail -n 1 "runs/logs/figures-$1.err")"
+}
+mkdir -p runs/figures
 if wanted measure; then
-  mkdir -p runs/figures
-  own() { for run in runs/$1-*; do [ -d "$run/checkpoints" ] && echo "$(basename "$run")=$run"; done; }
-  left=$((MEASURE_LIMIT - $(now))); [ "$left" -gt 10 ] || left=10
-  alone() { # gpu table draws player…
-    local gpu=$1; shift
-    [ "$DEVICE" = cuda ] && export CUDA_VISIBLE_DEVICES=$((gpu % GPUS))
-    measured "$@" 2>"runs/logs/figures-$1.err" | tee "runs/logs/figures-$1.log"
-    [ "${PIPESTATUS[0]}" = 2 ] && say "FAILED $1: $(tail -n 1 "runs/logs/figures-$1.err")"
-  }
   [ -e $teacher.json ] && alone 0 teacher 1 real=$DATA/cifar10-test.npz teacher=$teacher &
-  [ -n "$(own one)" ] && alone 1 students 1 $(own one) &
+  [ -n "$(own one)" ] && alone 1 students 1 $(own one) & measuring=$!
   [ -n "$best_gan" ] && alone 0 refined 3 before=runs/cifar-gan-$best_gan/gan/G_ema $(own refine) &
-  wait_until $((MEASURE_LIMIT + base))
+  if wanted polish; then # the other tables go on beside it
+    while kill -0 $measuring 2>/dev/null && [ "$(now)" -lt $((POLISH_END / 2)) ]; do sleep 1; done
+  else
+    wait_until $((MEASURE_LIMIT + base))
+  fi
+fi
+if wanted polish; then # as in SIM's source: every loss from one near-converged student, at rates of 1e-6
+  best_student=$(figures best runs/figures/students.csv)
+  if [ -n "$best_student" ]; then
+    say "each loss from $best_student"
+    students polish $POLISH_END generator.init=runs/$best_student training.generator.learning_rate=1.0e-6 training.online.learning_rate=1.0e-6 $POLISH
+    wait_until $((POLISH_END + 25 + base))
+    alone 0 polished 1 $(own polish) &
+    wait_until $((MEASURE_LIMIT + base))
+  else
+    say "FAILED polish: no student is measured: PARTS=\"distil measure\" comes first"
+  fi
 fi
 mkdir -p runs/figures
-tables=$(ls runs/figures/{gans,teacher,students,refined}.csv 2>/dev/null)
+tables=$(ls runs/figures/{gans,teacher,students,refined,polished}.csv 2>/dev/null)
 [ -n "$tables" ] && { head -qn 1 $tables | head -n 1; tail -qn +2 $tables; } >"$OUT/figures.csv"
-[ -n "$(ls -d runs/one-* 2>/dev/null)" ] && figures curves runs/one-* >"$OUT/curves.csv"
+[ -n "$(ls -d runs/one-* 2>/dev/null)" ] && figures curves $(ls -d runs/one-* runs/polish-* 2>/dev/null) >"$OUT/curves.csv"
 say "collecting"
 echo "RESULTS"; cut -d, -f1-15 "$OUT/figures.csv" 2>/dev/null
 [ -e "$OUT/curves.csv" ] && { echo "CURVES"; cat "$OUT/curves.csv"; }
 cp runs/logs/*.log "$OUT"/ 2>/dev/null; tar -C "$OUT" --remove-files -czf "$OUT/logs.tgz" $(cd "$OUT" && ls *.log 2>/dev/null) 2>/dev/null
 tar -czf "$OUT/grids.tgz" runs/figures 2>/dev/null
-collect results runs/cifar-* runs/one-* runs/refine-* 2>/dev/null
+collect results runs/cifar-* runs/one-* runs/polish-* runs/refine-* 2>/dev/null
 if [ -n "${KEEP:-}" ]; then # the networks, for a session on another machine
   tar -czf - $teacher.* $judge runs/cifar-gan-*/gan/G_ema.* runs/figures runs/references 2>/dev/null | split -b 15000000 - "$OUT/networks.tgz."
 fi
