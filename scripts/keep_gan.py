@@ -2,8 +2,9 @@
 
     python scripts/keep_gan.py runs/gan32 assets/toybox32/gan --hardware "one CPU core, beside other work"
 
-Writes gan.safetensors and gan.json from the run's state file, and gan-figures.json: what it was trained with, for how
-long, and its figures against held-out pictures. --state names another state file of the same training.
+Writes gan.safetensors and gan.json from the run's state file, adversaries/ with the generator that it is the average of
+and the discriminator, and gan-figures.json: what it was trained with, for how long, and its figures against held-out
+pictures. --state names another state file of the same training.
 """
 
 import argparse
@@ -33,8 +34,14 @@ def main() -> None:
     held_out = labelled.read(
         config.data, count=config.held_out, seed=toybox.TEST_SEED, resolution=config.resolution, label=config.label
     )
+    parts = state.get("training", state)
     network, _ = gan.make_networks(config.network, config.resolution, held_out.classes)
-    network.load_state_dict(state.get("training", state)["G_ema"])
+    for name, trained in zip(
+        ("G", "D"), gan.make_networks(config.network, config.resolution, held_out.classes), strict=True
+    ):
+        trained.load_state_dict(parts[name])
+        labelled_run.store(trained, arguments.target.parent / "adversaries" / name, config.storage)
+    network.load_state_dict(parts["G_ema"])
     saved = labelled_run.store(network, arguments.target, config.storage)
 
     judge = Judge.load(arguments.judge, "cpu")

@@ -128,9 +128,13 @@ class StyleGAN2Generator(Augmented, Generator):
                 noise=maps,
                 force_fp32=self.force_fp32,
             ).float()
-        if x0.shape[-1] != self.shape[-1]:
-            x0 = F.interpolate(x0, size=self.shape[1:], **RESIZES[self.resize])
-        return x0
+        return self.resized(x0)
+
+    def resized(self, x0: Tensor) -> Tensor:
+        """The network's pictures [B, C, H, W] at the resolution of ``shape``."""
+        if x0.shape[-1] == self.shape[-1]:
+            return x0
+        return F.interpolate(x0, size=self.shape[1:], **RESIZES[self.resize])
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         parts = ((self.network.synthesis, 1.0), (self.network.mapping, self.mapping_lr_scale))

@@ -294,7 +294,7 @@ def train(
         UserError: a loss is not finite.
     """
     config, device = players.config, players.device
-    table = torch.eye(data.classes, device=device)
+    table = torch.eye(data.classes, device=device)[:, : players.G.c_dim]  # of an unconditional one: no entries
     session = Session(
         "gan",
         config,

@@ -14,7 +14,7 @@ gan() { # name gpu overrides…: train, then refine with three settings
     network.channel_base=2048 network.discriminator_base=2048 network.channel_max=128 network.discriminator_max=128 "$@" >runs/gan-$name.log 2>&1 || return
   for setting in "a 1e-4 5e-4 exact" "b 3e-4 1e-3 exact" "c 1e-4 5e-4 none"; do
     set -- $setting
-    scorefield run gan_refine --out runs/refine-$name-$1 generator.path=$PWD/runs/gan-$name/gan/G_ema training.device=cuda \
+    scorefield run gan_refine --out runs/refine-$name-$1 --config loss_alone generator.path=$PWD/runs/gan-$name/gan/G_ema training.device=cuda \
       training.generator.learning_rate=$2 training.online.learning_rate=$3 loss.jacobian=$4 >runs/refine-$name-$1.log 2>&1 &
   done
   wait

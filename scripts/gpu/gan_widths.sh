@@ -11,7 +11,7 @@ gan() { # name overrides…: train, then refine with three settings
     >runs/gan-$name.log 2>&1 || return
   for setting in "adam 2e-4 1e-8" "descent 3e-2 100" "faster 3e-1 100"; do
     set -- $setting
-    scorefield run gan_refine --out runs/refine-$name-$1 generator.path=$PWD/runs/gan-$name/gan/G_ema --config default training.device=cuda training.iterations=600 \
+    scorefield run gan_refine --out runs/refine-$name-$1 generator.path=$PWD/runs/gan-$name/gan/G_ema --config loss_alone training.device=cuda training.iterations=600 \
       training.batch=64 training.online_warmup=150 training.ema_half_life_images=4000 checkpoints.every=300 evaluation.samples=5000 evaluation.running=0 \
       training.generator.learning_rate=$2 training.generator.eps=$3 ${REFINE:-} >runs/refine-$name-$1.log 2>&1 &
   done

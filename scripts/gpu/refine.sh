@@ -10,7 +10,7 @@ common="training.device=cuda training.batch=128 training.iterations=1200 trainin
 one() { # name gan-path|- generator-rate online-rate overrides…
   local name=$1 path=$2 g=$3 o=$4; shift 4; turn=$((1 - turn))
   local given=""; [ "$path" != - ] && given="generator.path=$path"
-  CUDA_VISIBLE_DEVICES=$turn scorefield run gan_refine --out runs/r-$name $given $common training.generator.learning_rate=$g \
+  CUDA_VISIBLE_DEVICES=$turn scorefield run gan_refine --config loss_alone --out runs/r-$name $given $common training.generator.learning_rate=$g \
     training.online.learning_rate=$o "$@" >runs/r-$name.log 2>&1 &
 }
 one p-slow $P 5e-4 5e-4

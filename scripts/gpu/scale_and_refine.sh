@@ -32,7 +32,7 @@ common="training.device=cuda checkpoints.every=5000 evaluation.samples=5000"
 one() { # name gan|- batch warm-up iterations overrides…
   local name=$1 path=$2 batch=$3 warm=$4 iterations=$5; shift 5; turn=$((1 - turn))
   local given=""; [ "$path" != - ] && given="generator.path=$path"
-  CUDA_VISIBLE_DEVICES=$turn scorefield run gan_refine --out runs/h-$name $given $common training.batch=$batch training.online_warmup=$warm \
+  CUDA_VISIBLE_DEVICES=$turn scorefield run gan_refine --config loss_alone --out runs/h-$name $given $common training.batch=$batch training.online_warmup=$warm \
     training.iterations=$iterations training.generator.learning_rate=1e-3 training.online.learning_rate=1e-3 \
     training.ema_half_life_images=$((batch * 80)) "$@" >runs/h-$name.log 2>&1 &
 }

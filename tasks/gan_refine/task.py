@@ -24,7 +24,7 @@ from scorefield.teachers import online
 from scorefield.teachers.edm import EDMDenoiser
 from scorefield.teachers.ranged import RangedTeacher
 
-from . import evaluate
+from . import evaluate, start
 from .settings import GANRefineConfig, GeneratorConfig, TeacherConfig
 
 PREVIEW_SEED, WATCH_SEED = 20, 21
@@ -49,6 +49,7 @@ class GANRefine(Task):
     Config = GANRefineConfig
     config: GANRefineConfig
     running: Running | None = None  # made by build
+    begun: dict[str, Any] | None = None  # what was learnt before the loss, told by build
     first: EDMDenoiser  # the teacher, or that of the lowest noise: what the online score starts as
     open = staticmethod(open_located)
 
@@ -57,6 +58,7 @@ class GANRefine(Task):
         self.teacher = self.open_teacher()
         fresh = self.open_generator()
         self.check_fit(fresh)
+        start.check(self, fresh)
         self.config.online.check(self.first, self.config.teacher.path)
         for law in (self.config.training.generator_noise, self.config.training.online_noise):
             noise_laws.build(law, self.teacher)
@@ -143,7 +145,9 @@ class GANRefine(Task):
         settings = self.config.evaluation
         if settings.running and settings.network:
             self.running = Running(evaluate.make_meter(self), settings.running)
-        return self.players(self.open_generator())
+        generator = self.open_generator().to(self.device)
+        self.begun = start.prepare(self, generator)
+        return self.players(generator)
 
     def players(self, generator: StyleGAN2Generator) -> Players:
         """The three roles, and the terms around the generator."""
@@ -165,6 +169,7 @@ class GANRefine(Task):
             f"teacher {settings.teacher.path}: {tuple(self.teacher.shape)}, {self.teacher.label_dim or 'no'} classes, "
             f"sigma {self.teacher.sigma_min:g} to {self.teacher.sigma_max:g}",
             f"generator {settings.generator.path}: trains {settings.generator.trainable}",
+            *start.plan(self),
         ]
 
     def batch(self, generator: Generator, places: Tensor, seed: int, labels: Tensor | None = None) -> Batch:
@@ -214,12 +219,13 @@ class GANRefine(Task):
     # ------------------------------------------------------------------ afterwards
 
     def finish(self, generator: Generator) -> dict[str, Any]:
-        return evaluate.before_and_after(self, plain(generator), self.config.evaluation.samples)
+        found = evaluate.before_and_after(self, plain(generator), self.config.evaluation.samples)
+        return found | ({"start": self.begun} if self.begun else {})
 
     def restore(self, weights: dict[str, Tensor]) -> StyleGAN2Generator:
         """The averaged generator of a checkpoint."""
         self.teacher = self.open_teacher().to(self.device)
-        generator = self.open_generator().to(self.device)
+        generator = start.started(self, self.open_generator().to(self.device))
         own = dict(generator.named_parameters()) | dict(generator.named_buffers())
         if missing := sorted(set(weights) - set(own)):
             raise UserError(f"the saved generator does not fit {self.config.generator.path}: it has {missing[0]}")

@@ -237,6 +237,8 @@ def test_without_players_the_embedded_gan_is_refined(tmp_path):
     small = ["training.iterations=3", "training.batch=4", "training.online_warmup=1", "training.device=cpu"]
     small += ["checkpoints.every=3", "evaluation.samples=24", "evaluation.real=40", "evaluation.draws=2"]
     small += ["evaluation.per_class=2", "evaluation.preview=4"]
+    small += ["start.pictures=42", "start.teacher_steps=2", "start.adversary.steps=2", "start.balance.clusters=[2]"]
+    small += ["start.balance.latents=84", "start.balance.steps=4"]
     assert main(["run", "gan_refine", "--out", str(tmp_path / "run"), *small]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert 0 < summary["before"]["frechet"] != summary["after"]["frechet"]
