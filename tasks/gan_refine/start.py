@@ -186,8 +186,7 @@ def pictures(task: "GANRefine", generator: StyleGAN2Generator, path: Path) -> La
 def sampled(teacher: Any, condition: dict[str, Tensor], z: Tensor, settings: StartConfig, batch: int) -> Tensor:
     """x0 of start noise ``z``: one pass down to ``settings.sigma_max``, then Heun's method.
 
-    That high a noise level hides all but the mean picture, so that the first pass loses nothing (5 steps from 20 are as
-    good as 9 from 80 on Toybox).
+    That high a noise level hides all but the mean picture, so that the first pass loses next to nothing.
     """
     top = max(min(settings.sigma_max, teacher.sigma_max), teacher.sigma_min)
     rows = [slice(first, first + batch) for first in range(0, len(z), batch)]

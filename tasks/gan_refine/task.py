@@ -220,7 +220,7 @@ class GANRefine(Task):
 
     def finish(self, generator: Generator) -> dict[str, Any]:
         found = evaluate.before_and_after(self, plain(generator), self.config.evaluation.samples)
-        return found | ({"start": self.begun} if self.begun else {})
+        return found | ({"learnt_before": self.begun} if self.begun else {})
 
     def restore(self, weights: dict[str, Tensor]) -> StyleGAN2Generator:
         """The averaged generator of a checkpoint."""

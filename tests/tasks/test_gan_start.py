@@ -161,7 +161,7 @@ def test_a_run_starts_from_what_was_learnt_and_keeps_it(place, capsys):
     original = open_network(place / "gan").state_dict()
     moved = {name for name in original if not torch.equal(original[name], begun[name])}
     assert {"mapping.fc0.weight", "mapping.w_avg", "synthesis.b8.conv0.weight"} <= moved
-    facts = json.loads((place / "run" / "summary.json").read_text())["start"]
+    facts = json.loads((place / "run" / "summary.json").read_text())["learnt_before"]
     assert facts["pictures"] == 24
     assert facts["adversary_steps"] == 3
 
