@@ -7,6 +7,7 @@ Everything is kept in the run's folder, start/, so that an interrupted run goes 
 import copy
 import os
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,22 +68,22 @@ def plan(task: "GANRefine") -> list[str]:
 def open_adversaries(task: "GANRefine", generator: StyleGAN2Generator) -> tuple[stylegan2.Generator, Discriminator]:
     """The GAN's training networks: the generator without its average, and the discriminator."""
     given, own = task.config.start.adversary.networks, task.config.generator.path
-    if given == "own":
-        given = ""
-    if not given and not own.endswith(".pkl"):
+    bundled = given == "own"
+    if bundled and not own.endswith(".pkl"):
         raise UserError(
             f'generator.path "{own}" is no pickle that brings G and D: start.adversary.networks must name a folder '
             'with both, or "none"'
         )
-    G, D = (task.open(f"{given}/{key}") if given else task.open(own, key) for key in ("G", "D"))
+    G, D = (task.open(own, key) if bundled else task.open(f"{given}/{key}") for key in ("G", "D"))
+    given = own if bundled else given
     if not isinstance(G, stylegan2.Generator) or not isinstance(D, Discriminator):
-        raise UserError(f'"{given or own}" does not hold G and D of a StyleGAN2')
+        raise UserError(f'"{given}" does not hold G and D of a StyleGAN2')
     if alike(G, generator.network) < ALIKE:
-        raise UserError(f'G of "{given or own}" is not what generator.path "{own}" is the average of')
+        raise UserError(f'G of "{given}" is not what generator.path "{own}" is the average of')
     here, there = (G.c_dim, G.img_resolution, G.img_channels), (D.c_dim, D.img_resolution, D.img_channels)
     if here != there:
         raise UserError(
-            f'D of "{given or own}" sees {there[1]} px in {there[2]} channels and {there[0]} classes, its G makes '
+            f'D of "{given}" sees {there[1]} px in {there[2]} channels and {there[0]} classes, its G makes '
             f"{here[1]} px in {here[2]} and {here[0]}"
         )
     if generator.shape[-1] != G.img_resolution:
@@ -161,8 +162,7 @@ def pictures(task: "GANRefine", generator: StyleGAN2Generator, path: Path) -> La
     names = [str(number) for number in range(max(1, c.shape[1]))]
     classes = c.argmax(1) if c.shape[1] else torch.zeros(len(c), dtype=torch.int64, device=device)
     if path.is_file():
-        images = torch.from_numpy(np.load(path)["images"]).to(device)
-        return LabelledImages(images, classes, names)
+        return LabelledImages(kept(path, (len(c), *task.teacher.shape)).to(device), classes, names)
     draw = torch.Generator(device).manual_seed(task.config.training.seed + LABEL_SEED)
     (teacher, batch), made, clock = reader(task.teacher, device), [], time.monotonic()
     for told in c.split(CHUNK):
@@ -180,6 +180,20 @@ def pictures(task: "GANRefine", generator: StyleGAN2Generator, path: Path) -> La
 
     write_atomically(path, write)
     return LabelledImages(images, classes, names)
+
+
+def kept(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The uint8 pictures that ``pictures`` wrote; raises UserError for a broken file or one of other settings."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images = file["images"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read the teacher's pictures in {path}: delete it to draw them anew") from error
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise UserError(
+            f"{path} holds {images.dtype} {list(images.shape)} and {list(shape)} are asked for: delete it to draw anew"
+        )
+    return torch.from_numpy(images)
 
 
 @torch.no_grad()
@@ -220,7 +234,7 @@ def drawn(generator: StyleGAN2Generator, c: Tensor, seed: int) -> tuple[Tensor, 
     z = torch.randn((len(c), network.z_dim), generator=draw, device=c.device)
     ws = network.mapping(z, c)
     for some in ws.split(CHUNK):
-        x0 = network.synthesis(some, noise_mode=generator.noise_mode)
+        x0 = network.synthesis(some, noise_mode=generator.noise_mode, force_fp32=generator.force_fp32)
         found.append(generator.resized(x0.float()).clamp(-1, 1))
     return ws[:, 0], torch.cat(found)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,6 +188,18 @@ def test_an_interrupted_start_goes_on(place):
     assert run(place, *words(place), "--resume") == 0
     again = open_network(folder / "G_ema").state_dict()
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_kept_pictures_of_other_settings_or_broken_are_told(place, capsys):
+    assert run(place, *words(place)) == 0
+    folder = place / "run" / "start"
+    (folder / "start.json").unlink()
+    np.savez(folder / "pictures.npz", images=np.zeros((5, 3, SIDE, SIDE), np.uint8))
+    assert run(place, *words(place), "--resume") == 2
+    assert "[5, 3, 16, 16] and [24, 3, 16, 16] are asked for" in capsys.readouterr().err
+    (folder / "pictures.npz").write_bytes(b"PK not a zip")
+    assert run(place, *words(place), "--resume") == 2
+    assert "delete it to draw them anew" in capsys.readouterr().err
 
 
 def test_without_classes_and_at_another_resolution(place):
