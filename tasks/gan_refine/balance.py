@@ -39,10 +39,9 @@ def colours(pictures: Tensor) -> Tensor:
 
 
 def unexplained(values: Tensor, by: Tensor) -> Tensor:
-    """``values`` [N, F] less their least-squares fit by ``by`` [N, K]."""
-    return (
-        values - by @ torch.linalg.lstsq(by, values, driver="gelsd" if values.device.type == "cpu" else None).solution
-    )
+    """``values`` [N, F] less their least-squares fit by ``by`` [N, K] of any rank, which CUDA's solver minds."""
+    fit = torch.linalg.lstsq(by.cpu(), values.cpu(), driver="gelsd").solution
+    return values - by @ fit.to(values.device)
 
 
 @torch.no_grad()
