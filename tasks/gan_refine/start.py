@@ -126,8 +126,8 @@ def prepare(task: "GANRefine", generator: StyleGAN2Generator) -> dict[str, Any]:
     facts["drawing_seconds"] = round(time.monotonic() - clock, 1)
     if settings.adversary.networks != "none":
         clock = time.monotonic()
-        compete(task, generator, taught, folder)
-        facts |= {"adversary_steps": settings.adversary.steps, "adversary_seconds": round(time.monotonic() - clock, 1)}
+        steps = compete(task, generator, taught, folder)
+        facts |= {"adversary_steps": steps, "adversary_seconds": round(time.monotonic() - clock, 1)}
     if settings.balance.clusters:
         clock = time.monotonic()
         even(task, generator, taught)
@@ -212,18 +212,22 @@ def sampled(teacher: Any, condition: dict[str, Tensor], z: Tensor, settings: Sta
     return heun(lower, condition, z, steps=settings.teacher_steps, batch=batch)
 
 
-def compete(task: "GANRefine", generator: StyleGAN2Generator, taught: LabelledImages, folder: Path) -> None:
-    """Go on with the GAN's own training, the teacher's pictures in place of real ones; keep the generator's average."""
+def compete(task: "GANRefine", generator: StyleGAN2Generator, taught: LabelledImages, folder: Path) -> int:
+    """Go on with the GAN's own training, the teacher's pictures in place of real ones; keep the generator's average.
+
+    Returns the steps that were taken.
+    """
     settings, network = task.config.start.adversary, generator.network
     asked = [p.requires_grad for p in network.parameters()]
     with torch.random.fork_rng():
         torch.manual_seed(task.config.training.seed)
         average = copy.deepcopy(network)
         players = gan.Adversaries(*open_adversaries(task, generator), settings, task.device, average)
-        gan.train(taught, players, seed=task.config.training.seed, out=folder, say=task.say)
+        session = gan.train(taught, players, seed=task.config.training.seed, out=folder, say=task.say)
     network.load_state_dict(players.average.state_dict())
     for p, on in zip(network.parameters(), asked, strict=True):
         p.requires_grad_(on)
+    return session.step
 
 
 @torch.no_grad()
