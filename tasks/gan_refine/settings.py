@@ -75,7 +75,7 @@ class BalanceConfig:
     components: int = 16  # of its features
     power: float = 2.0  # of the ratio of frequencies, which clusters and mapping network hold a part of
     latents: int = 28_000  # of the generator that are weighted
-    steps: int = 300  # of fitting
+    steps: int = 600  # of fitting
     batch: int = 896
     learning_rate: float = 0.2  # of the mapping network's stored weights, 100 times those it applies
 

@@ -33,10 +33,14 @@ def unet(side=SIDE, classes=CLASSES, channels=3):
     )
 
 
-def gan(side=SIDE, classes=CLASSES):
+def gan_kwargs(side=SIDE, classes=CLASSES):
     kwargs = {"z_dim": 8, "c_dim": classes, "w_dim": 8, "img_resolution": side, "img_channels": 3}
     small = {"channel_base": 8 * side, "channel_max": 8}
-    return networks.build("Generator", {**kwargs, "mapping_kwargs": {"num_layers": 2}, "synthesis_kwargs": small})
+    return {**kwargs, "mapping_kwargs": {"num_layers": 2}, "synthesis_kwargs": small}
+
+
+def gan(side=SIDE, classes=CLASSES):
+    return networks.build("Generator", gan_kwargs(side, classes))
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from scorefield.cli import main
 from scorefield.importer.open import open_network
 from tasks.gan_refine import balance, start
 from tasks.gan_refine.settings import BalanceConfig, StartConfig
-from tests.tasks.test_gan_refine import CLASSES, SIDE, gan, run, unet
+from tests.importer.test_open import as_pickled
+from tests.importer.writers import dump
+from tests.tasks.test_gan_refine import CLASSES, SIDE, gan, gan_kwargs, run, unet
 
 
 def blobs(counts, draw, width=6):
@@ -220,6 +222,23 @@ def test_an_unconditional_gan_goes_on_with_its_own_training(place):
     kwargs = {"c_dim": 0, "img_resolution": SIDE, "img_channels": 3, "channel_base": 64, "channel_max": 8}
     networks.save(networks.build("Discriminator", kwargs), place / "D")
     assert run(place, *words(place)) == 0
+
+
+def test_a_pickle_brings_its_own_adversaries(place, capsys):
+    kwargs = {"c_dim": CLASSES, "img_resolution": SIDE, "img_channels": 3, "channel_base": 64, "channel_max": 8}
+    players = {"G": open_network(place / "G"), "D": open_network(place / "D"), "G_ema": open_network(place / "gan")}
+    arguments = {"G": gan_kwargs(), "D": kwargs, "G_ema": gan_kwargs()}
+    dump(place / "gan.pkl", {key: as_pickled(network, arguments[key]) for key, network in players.items()})
+    chosen = [word for word in words(place) if "networks" not in word]
+    assert run(place, *chosen, generator="gan.pkl") == 0
+    folder = place / "run" / "start"
+    begun = open_network(folder / "G_ema").state_dict()
+
+    (place / "other").mkdir()
+    assert run(place, *words(place), "--out", str(place / "other" / "run")) == 0
+    folders = open_network(place / "other" / "run" / "start" / "G_ema").state_dict()
+    assert all(torch.equal(begun[name], folders[name]) for name in folders)  # as from the three folders
+    assert "gan: 3 steps" in "".join(capsys.readouterr())
 
 
 @pytest.mark.parametrize(
