@@ -180,6 +180,12 @@ def test_a_run_starts_from_what_was_learnt_and_keeps_it(place, capsys):
     assert (folder / "G_ema.safetensors").stat().st_mtime_ns == written  # not learnt again
 
 
+def test_minutes_end_the_adversary_and_its_steps_are_told(place):
+    assert run(place, *words(place, "start.adversary.steps=1000000", "start.adversary.minutes=0.001")) == 0
+    facts = json.loads((place / "run" / "start" / "start.json").read_text())
+    assert 1 <= facts["adversary_steps"] < 1000
+
+
 def test_an_interrupted_start_goes_on(place):
     assert run(place, *words(place)) == 0
     whole = open_network(place / "run" / "start" / "G_ema").state_dict()
@@ -231,12 +237,10 @@ def test_a_pickle_brings_its_own_adversaries(place, capsys):
     dump(place / "gan.pkl", {key: as_pickled(network, arguments[key]) for key, network in players.items()})
     chosen = [word for word in words(place) if "networks" not in word]
     assert run(place, *chosen, generator="gan.pkl") == 0
-    folder = place / "run" / "start"
-    begun = open_network(folder / "G_ema").state_dict()
+    begun = open_network(place / "run" / "start" / "G_ema").state_dict()
 
-    (place / "other").mkdir()
-    assert run(place, *words(place), "--out", str(place / "other" / "run")) == 0
-    folders = open_network(place / "other" / "run" / "start" / "G_ema").state_dict()
+    assert run(place, *words(place), "--out", str(place / "other")) == 0
+    folders = open_network(place / "other" / "start" / "G_ema").state_dict()
     assert all(torch.equal(begun[name], folders[name]) for name in folders)  # as from the three folders
     assert "gan: 3 steps" in "".join(capsys.readouterr())
 
